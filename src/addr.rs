@@ -1,0 +1,163 @@
+//! The address spaces, one type each.
+//!
+//! Not here: any way from one space to another. Only stage 2 turns an [`Ipa`] into a [`Pa`].
+//! Follows Arm ARM DDI 0487K.a, D8.1 (address translation stages).
+
+use core::fmt;
+
+/// Smallest translation granule used, in bytes (Arm ARM DDI 0487K.a, D8.2, 4KB granule).
+pub const PAGE_BYTES: u64 = 4096;
+
+macro_rules! address_space {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Names the byte at `value` of this space.
+            #[must_use]
+            pub const fn new(value: u64) -> Self {
+                Self(value)
+            }
+
+            /// Returns the address as a number of bytes from the start of its space.
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// Adds `bytes`; `None` if the sum leaves the 64-bit space.
+            #[must_use]
+            pub const fn checked_add(self, bytes: u64) -> Option<Self> {
+                match self.0.checked_add(bytes) {
+                    Some(sum) => Some(Self(sum)),
+                    None => None,
+                }
+            }
+
+            /// Returns the distance in bytes from `base` to here; `None` if `base` is above.
+            #[must_use]
+            pub const fn offset_from(self, base: Self) -> Option<u64> {
+                self.0.checked_sub(base.0)
+            }
+
+            /// Tells whether the address is a multiple of `bytes`, a power of two.
+            #[must_use]
+            pub const fn is_aligned(self, bytes: u64) -> bool {
+                self.0 & (bytes - 1) == 0
+            }
+
+            /// Rounds down to a multiple of `bytes`, a power of two.
+            #[must_use]
+            pub const fn align_down(self, bytes: u64) -> Self {
+                Self(self.0 & !(bytes - 1))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:#x})", stringify!($name), self.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+    };
+}
+
+address_space!(
+    /// A virtual address of a guest: input of its own stage 1.
+    GuestVa
+);
+address_space!(
+    /// An intermediate physical address: what a guest believes is physical; input of stage 2.
+    Ipa
+);
+address_space!(
+    /// A physical address of the real machine: output of stage 2.
+    Pa
+);
+
+/// A span of one address space that does not wrap: `start` and the number of bytes from there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Region<A> {
+    /// First address.
+    pub start: A,
+    /// Length in bytes, never 0.
+    pub size_bytes: u64,
+}
+
+macro_rules! region_of {
+    ($space:ident) => {
+        impl Region<$space> {
+            /// Makes a region; `None` when it is empty or its last byte leaves the space.
+            #[must_use]
+            pub const fn new(start: $space, size_bytes: u64) -> Option<Self> {
+                match size_bytes.checked_sub(1) {
+                    Some(last) if start.checked_add(last).is_some() => Some(Self { start, size_bytes }),
+                    _ => None,
+                }
+            }
+
+            /// Returns the address of the last byte.
+            #[must_use]
+            pub const fn last(&self) -> $space {
+                $space(self.start.0 + (self.size_bytes - 1))
+            }
+
+            /// Tells whether `address` lies inside.
+            #[must_use]
+            pub const fn contains(&self, address: $space) -> bool {
+                address.0 >= self.start.0 && address.0 - self.start.0 < self.size_bytes
+            }
+
+            /// Tells whether the two regions share a byte.
+            #[must_use]
+            pub const fn overlaps(&self, other: &Self) -> bool {
+                self.start.0 <= other.last().0 && other.start.0 <= self.last().0
+            }
+
+            /// Tells whether `other` lies inside as a whole.
+            #[must_use]
+            pub const fn encloses(&self, other: &Self) -> bool {
+                self.contains(other.start) && self.contains(other.last())
+            }
+        }
+
+        impl fmt::Display for Region<$space> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}..={:#x}", self.start.0, self.last().0)
+            }
+        }
+    };
+}
+
+region_of!(Ipa);
+region_of!(Pa);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_cannot_wrap_or_be_empty() {
+        assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 1).is_some());
+        assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 2).is_none());
+        assert!(Region::<Pa>::new(Pa::new(0), 0).is_none());
+    }
+
+    #[test]
+    fn neighbours_do_not_overlap() {
+        let low = Region::<Pa>::new(Pa::new(0x1000), 0x1000).unwrap();
+        let high = Region::<Pa>::new(Pa::new(0x2000), 0x1000).unwrap();
+        let both = Region::<Pa>::new(Pa::new(0x1fff), 2).unwrap();
+        assert!(!low.overlaps(&high) && !high.overlaps(&low));
+        assert!(both.overlaps(&low) && both.overlaps(&high));
+        assert!(!low.encloses(&both));
+    }
+}

@@ -1,0 +1,3 @@
+//! Room 1: what trapped, and who answers?
+//!
+//! Not here: the answers themselves.

@@ -1,0 +1,5 @@
+//! Room 3: what would the instruction have done?
+//!
+//! Not here: any change of who owns what; an interpreter that needs a resource says so in what it returns.
+
+pub mod device;

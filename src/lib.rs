@@ -1,0 +1,27 @@
+//! Trapeze, an AArch64 type-1 hypervisor: the monitor, without the machine.
+//!
+//! Popek and Goldberg (1974) say that a hypervisor is three modules, and so it is here:
+//!
+//! - [`dispatcher`]: hardware traps jump to it. It says what trapped and who answers.
+//! - [`allocator`]: it decides who owns which resource. Every change of resources happens there.
+//! - [`interpreter`]: it does what a trapped instruction would have done on the real machine.
+//!
+//! Arrows go one way: the image (`main.rs`, `arch/`) calls the dispatcher, the dispatcher calls
+//! allocator and interpreter, all of them use the vocabulary ([`addr`], [`ids`]), and
+//! allocator and interpreter never call each other. Handlers do nothing themselves: they return what
+//! happens next, and `arch/` carries it out.
+//!
+//! [`platform`] reads what describes machines: the host's device tree, the bundle, a VM's tree.
+//!
+//! There is no hardware access and no `unsafe` in this crate, so what the host tests is what ships.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod allocator;
+pub mod dispatcher;
+pub mod ids;
+pub mod interpreter;
+pub mod platform;

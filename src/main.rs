@@ -1,0 +1,2 @@
+//! The image: boot order on one screen.
+fn main() {}
