@@ -116,6 +116,17 @@ macro_rules! region_of {
                 address.0 >= self.start.0 && address.0 - self.start.0 < self.size_bytes
             }
 
+            /// Returns how far `bytes` at `address` are from the start; `None` if not all are inside.
+            #[must_use]
+            pub const fn offset_of(&self, address: $space, bytes: u64) -> Option<u64> {
+                match address.offset_from(self.start) {
+                    Some(offset) if offset < self.size_bytes && self.size_bytes - offset >= bytes => {
+                        Some(offset)
+                    }
+                    _ => None,
+                }
+            }
+
             /// Tells whether the two regions share a byte.
             #[must_use]
             pub const fn overlaps(&self, other: &Self) -> bool {

@@ -77,6 +77,12 @@ impl VcpuSet {
         self.0 == 0
     }
 
+    /// Returns the members as a word, bit n for vCPU n.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Lists the members, lowest first.
     pub fn iter(self) -> impl Iterator<Item = VcpuId> {
         (0..64_u8).map(VcpuId).filter(move |vcpu| self.contains(*vcpu))
