@@ -1,3 +1,13 @@
 //! Machines as data: the host's device tree, the bundle (a FIT image), a VM's device tree.
 //!
 //! Not here: anything that acts on what was read.
+
+pub mod board;
+pub mod dtb;
+pub mod fit;
+pub mod guest_fdt;
+pub mod kernel;
+mod node;
+#[cfg(test)]
+mod test_tree;
+pub mod vm_tree;

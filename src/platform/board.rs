@@ -1,0 +1,156 @@
+//! The real machine as data: what the monitor has to know of the board, read from the host's device tree.
+//!
+//! Not here: access to any of it; devices that the monitor has no use for.
+//! Follows the Devicetree Specification v0.4, chapter 3 (device nodes), and the bindings named in each file.
+
+mod console;
+mod cpu;
+mod error;
+mod gic;
+mod memory;
+mod pci;
+mod timer;
+
+// Minutes long under Miri, and nothing in it is unsafe.
+#[cfg(test)]
+#[cfg(not(miri))]
+mod tests;
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use fdt::Fdt;
+
+pub use self::console::{Console, UartKind};
+pub use self::cpu::{Conduit, Cpu, EnableMethod, MAX_CPUS};
+pub use self::error::{BoardError, Wanted};
+pub use self::gic::{Gic, GicRegisters};
+pub use self::pci::{PciHost, PciWindow};
+pub use self::timer::ArchTimer;
+use crate::addr::{Pa, Region};
+use crate::platform::dtb::node;
+use crate::platform::dtb::path::{NodePath, PropertyError};
+
+/// The machine that the monitor runs on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Board {
+    /// RAM, lowest first, without gaps inside or overlaps between regions; reservations are part of it.
+    pub ram: Vec<Region<Pa>>,
+    /// Memory that belongs to the firmware or to devices, lowest first, without overlaps: `/memreserve/` and
+    /// the children of `/reserved-memory` with a `reg`. It may lie outside of [`Board::ram`].
+    pub reserved: Vec<Region<Pa>>,
+    /// CPUs that work, in the order of the tree.
+    pub cpus: Vec<Cpu>,
+    /// How PSCI is called, where the firmware has PSCI 0.2 or later.
+    pub psci: Option<Conduit>,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// Interrupts of the generic timer.
+    pub timer: ArchTimer,
+    /// Where the monitor writes to and reads from.
+    pub console: Option<Console>,
+    /// What the boot loader gave as initial ramdisk: `linux,initrd-start` and `-end` of `/chosen`.
+    pub initrd: Option<Region<Pa>>,
+    /// `bootargs` of `/chosen`, empty where there are none.
+    pub bootargs: String,
+    /// PCI Express host bridge with memory-mapped configuration space.
+    pub pci: Option<PciHost>,
+    /// Registers of the Broadcom power management block, which has the watchdog that resets the board.
+    pub watchdog: Option<Region<Pa>>,
+}
+
+impl Board {
+    /// Reads the board from a tree that [`crate::platform::dtb::open`] returned.
+    ///
+    /// # Errors
+    /// Something is missing that no board can do without, or a property of something needed is malformed.
+    pub fn read(fdt: &Fdt<'_>) -> Result<Self, BoardError> {
+        let devices = Devices::find(fdt);
+        let chosen = NodePath::find(fdt, "/chosen");
+        let psci = devices.psci.as_ref().map(cpu::conduit).transpose()?;
+        let gic = Gic::read(fdt, &devices.gic.ok_or(BoardError::Missing(Wanted::Gic))?)?;
+        let timer = devices.timer.ok_or(BoardError::Missing(Wanted::Timer))?;
+        let console = Console::find(fdt)?.map(|console| console.interrupting(gic.phandle));
+        Ok(Self {
+            ram: memory::ram(fdt)?,
+            reserved: memory::reserved(fdt)?,
+            cpus: cpu::cpus(fdt, psci)?,
+            psci,
+            timer: ArchTimer::read(fdt, &timer, gic.phandle)?,
+            gic,
+            console,
+            initrd: chosen.as_ref().map(memory::initrd).transpose()?.flatten(),
+            bootargs: chosen.as_ref().map(bootargs).transpose()?.unwrap_or_default(),
+            pci: devices.pci.as_ref().map(PciHost::read).transpose()?,
+            watchdog: devices.watchdog.as_ref().map(|path| registers(path, 0)).transpose()?,
+        })
+    }
+
+    /// Takes `region` out of the free RAM.
+    pub fn reserve(&mut self, region: Region<Pa>) {
+        self.reserved.push(region);
+        self.reserved = memory::merge(core::mem::take(&mut self.reserved));
+    }
+
+    /// Returns the RAM that is not reserved, lowest first.
+    #[must_use]
+    pub fn free_ram(&self) -> Vec<Region<Pa>> {
+        memory::subtract(&self.ram, &self.reserved)
+    }
+}
+
+/// The nodes that are found by `compatible`: of each kind the first that may be used.
+#[derive(Default)]
+struct Devices<'b, 'a> {
+    gic: Option<NodePath<'b, 'a>>,
+    timer: Option<NodePath<'b, 'a>>,
+    psci: Option<NodePath<'b, 'a>>,
+    pci: Option<NodePath<'b, 'a>>,
+    watchdog: Option<NodePath<'b, 'a>>,
+}
+
+impl<'b, 'a> Devices<'b, 'a> {
+    fn find(fdt: &'b Fdt<'a>) -> Self {
+        let mut devices = Self::default();
+        let visited: Result<(), core::convert::Infallible> = NodePath::walk(fdt, |path| {
+            for compatible in node::strings(path.node(), "compatible").into_iter().flatten() {
+                if let Some(place) = devices.place(compatible)
+                    && place.is_none()
+                    && path.is_available()
+                {
+                    *place = Some(path.clone());
+                }
+            }
+            Ok(())
+        });
+        let Ok(()) = visited;
+        devices
+    }
+
+    /// Returns where a device with this `compatible` string belongs.
+    fn place(&mut self, compatible: &str) -> Option<&mut Option<NodePath<'b, 'a>>> {
+        match compatible {
+            "arm,gic-400" | "arm,cortex-a15-gic" | "arm,cortex-a7-gic" | "arm,gic-v3" => Some(&mut self.gic),
+            "arm,armv8-timer" => Some(&mut self.timer),
+            "arm,psci-0.2" | "arm,psci-1.0" => Some(&mut self.psci),
+            "pci-host-ecam-generic" => Some(&mut self.pci),
+            "brcm,bcm2835-pm" | "brcm,bcm2835-pm-wdt" => Some(&mut self.watchdog),
+            _ => None,
+        }
+    }
+}
+
+/// Reads entry `index` of a device's `reg` as physical addresses.
+fn registers(path: &NodePath<'_, '_>, index: usize) -> Result<Region<Pa>, PropertyError> {
+    path.required_region(index).map(physical)
+}
+
+/// Names a span of CPU addresses for what it is at EL2: physical.
+fn physical(span: Region<u64>) -> Region<Pa> {
+    Region { start: Pa::new(span.start), size_bytes: span.size_bytes }
+}
+
+fn bootargs(chosen: &NodePath<'_, '_>) -> Result<String, PropertyError> {
+    let text = node::string(chosen.node(), "bootargs").map_err(|fault| chosen.error(fault))?;
+    Ok(text.unwrap_or_default().to_string())
+}

@@ -1,0 +1,225 @@
+//! Reads a VM's device tree: the machine that its guest sees, as the hypervisor will build it.
+//!
+//! Not here: building it. What this reads is complete and consistent, or an error that names node and property.
+//! A guest never finds a device that is not there: a node that is not provided is such an error.
+//! Follows the Devicetree Specification v0.4 and the bindings named in `devices`.
+
+mod devices;
+mod error;
+mod scan;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use crate::addr::{Ipa, Region};
+use crate::ids::{Affinity, IntId};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use devices::GICR_BYTES;
+use fdt::Fdt;
+use scan::{Found, Parts};
+
+pub use error::{VmError, VmFault};
+pub(crate) use scan::OWN_PREFIX;
+
+/// Most vCPUs of a VM, and of one with a GICv2 (Arm IHI 0048B.b, 1.1: eight CPU interfaces).
+pub const MAX_CPUS: usize = 8;
+const MAX_CPUS_GICV2: usize = 8;
+
+/// First Aff0 that ICC_SGI1R_EL1.TargetList does not reach without a range selector (Arm IHI 0069H, 12.2).
+const SGI_TARGETS: u8 = 16;
+
+/// The machine that a VM is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmConfig {
+    /// RAM, at least one region, in order of address.
+    pub ram: Vec<Region<Ipa>>,
+    /// The vCPUs in the order of the tree, which is that of their numbers; the first one boots.
+    pub vcpus: Vec<Affinity>,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// The generic timer.
+    pub timer: Timer,
+    /// PL011s in the order of the tree.
+    pub uarts: Vec<Uart>,
+    /// How the tree tells the guest to call PSCI.
+    pub psci: Conduit,
+}
+
+/// An interrupt controller and where its registers are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Gic {
+    /// GICv2 (Arm IHI 0048B.b).
+    V2 {
+        /// GICD, 4 KiB to 64 KiB.
+        distributor: Region<Ipa>,
+        /// GICC, 8 KiB to 64 KiB.
+        cpu_interface: Region<Ipa>,
+    },
+    /// GICv3 (Arm IHI 0069H).
+    V3 {
+        /// GICD, 64 KiB.
+        distributor: Region<Ipa>,
+        /// GICR, 128 KiB for each vCPU in order; what is left over has no redistributor.
+        redistributors: Vec<Region<Ipa>>,
+    },
+}
+
+/// The interrupts of the generic timer that a guest at EL1 can use, both PPIs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timer {
+    /// That of CNTP, the EL1 physical timer.
+    pub physical: IntId,
+    /// That of CNTV, the virtual timer.
+    pub virtual_: IntId,
+}
+
+/// A PL011.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uart {
+    /// Path of its node.
+    pub path: String,
+    /// Its registers, 4 KiB.
+    pub registers: Region<Ipa>,
+    /// Its combined interrupt, an SPI.
+    pub interrupt: IntId,
+}
+
+/// The instruction of a PSCI call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conduit {
+    /// HVC.
+    Hvc,
+    /// SMC.
+    Smc,
+}
+
+/// Reads the machine that `tree` describes.
+///
+/// # Errors
+/// If something is missing, not provided, or does not fit together.
+pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
+    let mut parts = scan::scan(tree)?;
+    check_memory(&mut parts)?;
+    check_cpus(&parts)?;
+    let gic = need(
+        parts.gic.as_ref(),
+        "interrupt-controller",
+        "a node compatible with \"arm,gic-v3\" or \"arm,gic-400\"",
+    )?;
+    let timer = need(parts.timer.as_ref(), "timer", "a node compatible with \"arm,armv8-timer\"")?;
+    let psci = need(parts.psci.as_ref(), "psci", "a node compatible with \"arm,psci-1.0\"")?;
+    check_gic(gic, &parts.cpus)?;
+    check_wiring(&parts, gic)?;
+    check_overlaps(&parts, gic)?;
+    Ok(VmConfig {
+        gic: gic.what.clone(),
+        timer: timer.what,
+        psci: psci.what,
+        vcpus: parts.cpus.iter().map(|cpu| cpu.what).collect(),
+        ram: parts.ram.iter().map(|ram| ram.what).collect(),
+        uarts: parts.uarts,
+    })
+}
+
+fn at(node: &str, fault: VmFault) -> VmError {
+    VmError { node: node.to_owned(), fault }
+}
+
+/// Requires a node that every VM has.
+fn need<'p, T>(found: Option<&'p T>, name: &'static str, wanted: &'static str) -> Result<&'p T, VmError> {
+    found.ok_or_else(|| at("/", VmFault::Missing { name, wanted }))
+}
+
+fn check_memory(parts: &mut Parts) -> Result<(), VmError> {
+    need(parts.ram.first(), "memory", "the VM RAM: a node memory@40000000")?;
+    parts.ram.sort_by_key(|ram| ram.what.start);
+    let is_ram = |region: &Region<Ipa>| parts.ram.iter().any(|ram| ram.what.encloses(region));
+    match parts.reserved.iter().find(|reserved| !is_ram(&reserved.what)) {
+        Some(outside) => Err(at(&outside.path, VmFault::ReservedOutsideRam(outside.what))),
+        None => Ok(()),
+    }
+}
+
+fn check_cpus(parts: &Parts) -> Result<(), VmError> {
+    let has = parts.cpus.len();
+    need(parts.cpus.first(), "cpus", "the VM a CPU: a node cpu@0 in /cpus")?;
+    if has > MAX_CPUS {
+        return Err(at("/cpus", VmFault::TooManyCpus { has, most: MAX_CPUS, limit: "a VM" }));
+    }
+    for (index, cpu) in parts.cpus.iter().enumerate() {
+        if let Some(other) = parts.cpus.iter().take(index).find(|other| other.what == cpu.what) {
+            return Err(at(&cpu.path, VmFault::SameAffinity(cpu.what, other.path.clone())));
+        }
+    }
+    match &parts.unmethodical {
+        Some(cpu) if has > 1 => Err(at(
+            cpu,
+            VmFault::Missing { name: "enable-method", wanted: "\"psci\" to each of several CPUs" },
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn check_gic(gic: &Found<Gic>, cpus: &[Found<Affinity>]) -> Result<(), VmError> {
+    let has = cpus.len();
+    match &gic.what {
+        Gic::V2 { .. } if has > MAX_CPUS_GICV2 => {
+            let fault = VmFault::TooManyCpus { has, most: MAX_CPUS_GICV2, limit: "a GICv2" };
+            Err(at("/cpus", fault))
+        }
+        Gic::V2 { .. } => Ok(()),
+        Gic::V3 { redistributors, .. } => {
+            if let Some(cpu) = cpus.iter().find(|cpu| cpu.what.aff0 >= SGI_TARGETS) {
+                let wanted = "a lowest byte below 0x10, which is what SGIs of a GICv3 reach";
+                return Err(at(&cpu.path, VmFault::Affinity { reg: cpu.what.to_mpidr(), wanted }));
+            }
+            let frames = redistributors
+                .iter()
+                .fold(0_u64, |sum, region| sum.saturating_add(region.size_bytes / GICR_BYTES));
+            let cpus = u64::try_from(has).unwrap_or(u64::MAX);
+            if frames < cpus {
+                return Err(at(&gic.path, VmFault::TooFewRedistributors { frames, cpus }));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Requires each device's interrupt to go to the interrupt controller, and to be its own.
+fn check_wiring(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
+    if parts.gic_phandle.is_none() {
+        let wanted = "it (dtc does where another node refers to this one)";
+        return Err(at(&gic.path, VmFault::Missing { name: "phandle", wanted }));
+    }
+    if let Some(stray) = parts.wired_to.iter().find(|wire| wire.what != parts.gic_phandle) {
+        let wanted = "the phandle of the VM's interrupt controller, here or in a parent";
+        return Err(at(&stray.path, VmFault::Malformed { property: "interrupt-parent", wanted }));
+    }
+    for (index, uart) in parts.uarts.iter().enumerate() {
+        if let Some(other) = parts.uarts.iter().take(index).find(|other| other.interrupt == uart.interrupt) {
+            return Err(at(&uart.path, VmFault::SameInterrupt(uart.interrupt, other.path.clone())));
+        }
+    }
+    Ok(())
+}
+
+/// Requires RAM and devices to be apart.
+fn check_overlaps(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
+    let mut all: Vec<(Region<Ipa>, &str)> = parts.ram.iter().map(|ram| (ram.what, &*ram.path)).collect();
+    all.extend(parts.uarts.iter().map(|uart| (uart.registers, &*uart.path)));
+    let path = &*gic.path;
+    match &gic.what {
+        Gic::V2 { distributor, cpu_interface } => all.extend([(*distributor, path), (*cpu_interface, path)]),
+        Gic::V3 { distributor, redistributors } => {
+            all.extend(redistributors.iter().chain([distributor]).map(|region| (*region, path)));
+        }
+    }
+    all.sort_by_key(|(region, _)| region.start);
+    match all.array_windows().find(|[(one, _), (other, _)]| one.overlaps(other)) {
+        Some([(_, other), (region, node)]) => {
+            Err(at(node, VmFault::Overlap { region: *region, other: (*other).to_owned() }))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,170 @@
+//! What can be wrong with a VM's device tree, in words.
+
+use super::devices::provided;
+use crate::addr::{Ipa, Region};
+use crate::ids::{Affinity, IntId};
+use alloc::string::String;
+use core::fmt;
+
+/// A fault of a VM's tree and the node that has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VmError {
+    /// Path of the node.
+    pub node: String,
+    /// What is wrong there.
+    pub fault: VmFault,
+}
+
+/// What is wrong with a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum VmFault {
+    /// A node or property is missing.
+    Missing {
+        /// Its name.
+        name: &'static str,
+        /// What to give.
+        wanted: &'static str,
+    },
+    /// A property's value does not say what it has to.
+    Malformed {
+        /// Its name.
+        property: &'static str,
+        /// What to give.
+        wanted: &'static str,
+    },
+    /// A property's value is one that is not provided.
+    Unsupported {
+        /// Its name.
+        property: &'static str,
+        /// What it says.
+        value: String,
+        /// What to give.
+        wanted: &'static str,
+    },
+    /// A device that is not provided: the first string of its `compatible`.
+    NotProvided(String),
+    /// A property of the hypervisor's own that it does not know.
+    UnknownProperty(String),
+    /// A device with addresses whose parent is no bus.
+    NotOnABus,
+    /// A region that is empty or not made of whole pages.
+    Unaligned {
+        /// First address.
+        start: u64,
+        /// Length in bytes.
+        bytes: u64,
+    },
+    /// A region that ends above the guest's physical address space.
+    AboveSpace {
+        /// First address.
+        start: u64,
+        /// Length in bytes.
+        bytes: u64,
+    },
+    /// A region whose length does not fit the device.
+    Size {
+        /// What has the region.
+        what: &'static str,
+        /// Length in bytes.
+        bytes: u64,
+        /// Lengths that fit.
+        wanted: &'static str,
+    },
+    /// A region that another node has too.
+    Overlap {
+        /// The region.
+        region: Region<Ipa>,
+        /// Path of the other node.
+        other: String,
+    },
+    /// Reserved memory where there is no RAM.
+    ReservedOutsideRam(Region<Ipa>),
+    /// A second device of a kind that a VM has one of; path of the first.
+    Second(String),
+    /// More CPUs than the machine can have.
+    TooManyCpus {
+        /// Number of CPUs.
+        has: usize,
+        /// Most that are possible.
+        most: usize,
+        /// What limits them.
+        limit: &'static str,
+    },
+    /// A CPU's address with bits that MPIDR_EL1 has no affinity for, or that the interrupt controller cannot reach.
+    Affinity {
+        /// The address.
+        reg: u64,
+        /// What to give.
+        wanted: &'static str,
+    },
+    /// Two CPUs with the same address; path of the other.
+    SameAffinity(Affinity, String),
+    /// Redistributors for fewer CPUs than there are.
+    TooFewRedistributors {
+        /// Number of redistributors, 128 KiB each.
+        frames: u64,
+        /// Number of CPUs.
+        cpus: u64,
+    },
+    /// An interrupt that another device has too; path of the other.
+    SameInterrupt(IntId, String),
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.node, self.fault)
+    }
+}
+
+impl fmt::Display for VmFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name, wanted } => write!(f, "{name}: missing: give {wanted}"),
+            Self::Malformed { property, wanted } => write!(f, "{property}: malformed: give {wanted}"),
+            Self::Unsupported { property, value, wanted } => {
+                write!(f, "{property}: {value} is not supported: give {wanted}")
+            }
+            Self::NotProvided(compatible) => {
+                write!(f, "compatible: \"{compatible}\" is not provided: remove the node; a VM can have ")?;
+                provided().enumerate().try_for_each(|(at, name)| {
+                    f.write_str(if at == 0 { "" } else { ", " })?;
+                    f.write_str(name)
+                })
+            }
+            Self::UnknownProperty(name) => write!(f, "{name}: unknown property: remove it or correct its name"),
+            Self::NotOnABus => {
+                f.write_str("reg: the parent is no bus: move the node to / or below a node compatible with \"simple-bus\"")
+            }
+            Self::Unaligned { start, bytes } => write!(
+                f,
+                "reg: {bytes:#x} bytes at {start:#x} are not whole pages: give multiples of 0x1000, not empty"
+            ),
+            Self::AboveSpace { start, bytes } => write!(
+                f,
+                "reg: {bytes:#x} bytes at {start:#x} end above 40 bits of address: give an address below 0x10000000000"
+            ),
+            Self::Size { what, bytes, wanted } => {
+                write!(f, "reg: {what} cannot have {bytes:#x} bytes: give {wanted}")
+            }
+            Self::Overlap { region, other } => write!(f, "reg: {region} overlaps {other}: move one of them"),
+            Self::ReservedOutsideRam(region) => {
+                write!(f, "reg: {region} is not in the VM's RAM: reserve memory that /memory has")
+            }
+            Self::Second(first) => write!(f, "compatible: {first} is one already: remove one of them"),
+            Self::TooManyCpus { has, most, limit } => {
+                write!(f, "{has} CPUs, but {limit} has at most {most}: remove some")
+            }
+            Self::Affinity { reg, wanted } => write!(f, "reg: {reg:#x} is no address of a CPU: give {wanted}"),
+            Self::SameAffinity(affinity, other) => {
+                write!(f, "reg: {:#x} is the address of {other} too: give each CPU its own", affinity.to_mpidr())
+            }
+            Self::TooFewRedistributors { frames, cpus } => write!(
+                f,
+                "reg: room for {frames} redistributors of 0x20000 bytes, but {cpus} CPUs: make the region longer"
+            ),
+            Self::SameInterrupt(IntId(number), other) => {
+                write!(f, "interrupts: INTID {number} belongs to {other} too: give each device its own")
+            }
+        }
+    }
+}
