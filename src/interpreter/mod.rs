@@ -3,3 +3,9 @@
 //! Not here: any change of who owns what; an interpreter that needs a resource says so in what it returns.
 
 pub mod device;
+pub mod id_registers;
+pub mod inject;
+pub mod load_store;
+pub mod psci;
+pub mod smccc;
+pub mod sysreg;

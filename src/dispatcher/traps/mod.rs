@@ -1,0 +1,131 @@
+//! Which trap bits are set, why, and who answers: the words for the EL2 control registers.
+//!
+//! Not here: writing them, which is the machine's, and GIC traps (ICH_HCR_EL2), which are the vGIC's.
+//!
+//! A bit that a CPU does not have is RES0 and stays 0. A fine-grained trap is used only where no coarse bit does the same.
+//! docs/traps.md is the table in readable form; a test keeps the two the same.
+//!
+//! Follows Arm ARM DDI 0487K.a, the descriptions of the registers that the table names, with HCR_EL2.E2H 0 throughout.
+
+mod features;
+mod table;
+
+pub use features::Features;
+pub use table::{ControlRegister, TABLE, Trap};
+
+/// Whether a vCPU has been given the debug registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Debug {
+    /// Not yet: the first use traps.
+    Trapped,
+    /// Its own until it is switched off.
+    Granted,
+}
+
+/// Computes HCR_EL2. VSE, VI and VF are 0; TWI and TWE too: a CPU that several vCPUs share adds them.
+#[must_use]
+pub fn hcr_el2(features: Features) -> u64 {
+    word(ControlRegister::HCR_EL2, features)
+}
+
+/// Computes MDCR_EL2. `counters` is PMCR_EL0.N of the CPU, for HPMN: with fewer, the rest would be EL2's own.
+#[must_use]
+pub fn mdcr_el2(features: Features, counters: u8, debug: Debug) -> u64 {
+    const HPMN: u64 = 0b1_1111;
+    let hpmn = if features.has(Features::PMU) { u64::from(counters) & HPMN } else { 0 };
+    let lifted = match debug {
+        Debug::Trapped => 0,
+        Debug::Granted => sum(ControlRegister::MDCR_EL2, |trap| trap.until_granted),
+    };
+    (word(ControlRegister::MDCR_EL2, features) | hpmn) & !lifted
+}
+
+/// Computes CPTR_EL2 in its E2H 0 format.
+#[must_use]
+pub fn cptr_el2(features: Features) -> u64 {
+    word(ControlRegister::CPTR_EL2, features)
+}
+
+/// Computes CNTHCTL_EL2 in its E2H 0 format.
+#[must_use]
+pub fn cnthctl_el2(features: Features) -> u64 {
+    word(ControlRegister::CNTHCTL_EL2, features)
+}
+
+/// Computes HSTR_EL2.
+#[must_use]
+pub fn hstr_el2(features: Features) -> u64 {
+    word(ControlRegister::HSTR_EL2, features)
+}
+
+/// Computes HCRX_EL2; write it only where [`Features::HCX`] is.
+#[must_use]
+pub fn hcrx_el2(features: Features) -> u64 {
+    word(ControlRegister::HCRX_EL2, features)
+}
+
+/// Computes MPAM2_EL2; write it only where [`Features::MPAM`] is.
+#[must_use]
+pub fn mpam2_el2(features: Features) -> u64 {
+    word(ControlRegister::MPAM2_EL2, features)
+}
+
+/// Computes HFGRTR_EL2; write it only where [`Features::FGT`] is.
+#[must_use]
+pub fn hfgrtr_el2(features: Features) -> u64 {
+    word(ControlRegister::HFGRTR_EL2, features)
+}
+
+/// Computes HFGWTR_EL2; write it only where [`Features::FGT`] is.
+#[must_use]
+pub fn hfgwtr_el2(features: Features) -> u64 {
+    word(ControlRegister::HFGWTR_EL2, features)
+}
+
+/// Computes HFGITR_EL2; write it only where [`Features::FGT`] is.
+#[must_use]
+pub fn hfgitr_el2(features: Features) -> u64 {
+    word(ControlRegister::HFGITR_EL2, features)
+}
+
+/// Computes HDFGRTR_EL2; write it only where [`Features::FGT`] is.
+#[must_use]
+pub fn hdfgrtr_el2(features: Features) -> u64 {
+    word(ControlRegister::HDFGRTR_EL2, features)
+}
+
+/// Computes HDFGWTR_EL2; write it only where [`Features::FGT`] is.
+#[must_use]
+pub fn hdfgwtr_el2(features: Features) -> u64 {
+    word(ControlRegister::HDFGWTR_EL2, features)
+}
+
+/// Computes HAFGRTR_EL2; write it only where [`Features::FGT`] and [`Features::AMU`] are.
+#[must_use]
+pub fn hafgrtr_el2(features: Features) -> u64 {
+    word(ControlRegister::HAFGRTR_EL2, features)
+}
+
+/// Computes HFGRTR2_EL2, HFGWTR2_EL2, HFGITR2_EL2, HDFGRTR2_EL2 and HDFGWTR2_EL2, which are alike; write them only where
+/// [`Features::FGT2`] is.
+#[must_use]
+pub fn fgt2_el2(features: Features) -> u64 {
+    word(ControlRegister::FGT2_EL2, features)
+}
+
+/// Adds up what the table says about a register on a CPU with `features`.
+fn word(register: ControlRegister, features: Features) -> u64 {
+    sum(register, |trap| features.has(trap.when))
+}
+
+fn sum(register: ControlRegister, wanted: impl Fn(&Trap) -> bool) -> u64 {
+    TABLE
+        .iter()
+        .filter(|(name, _)| *name == register)
+        .flat_map(|(_, traps)| traps.iter())
+        .filter(|trap| wanted(trap))
+        .fold(0, |word, trap| word | trap.in_place())
+}
+
+#[cfg(test)]
+mod tests;
