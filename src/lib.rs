@@ -9,7 +9,7 @@
 //! Arrows go one way: the image (`main.rs`, `arch/`) calls the dispatcher, the dispatcher calls
 //! allocator and interpreter, all of them use the vocabulary ([`addr`], [`ids`]), and
 //! allocator and interpreter never call each other. Handlers do nothing themselves: they return what
-//! happens next, and `arch/` carries it out.
+//! happens next, and `arch/` carries it out through [`machine::Machine`], the only door to hardware.
 //!
 //! [`platform`] reads what describes machines: the host's device tree, the bundle, a VM's tree.
 //!
@@ -24,4 +24,7 @@ pub mod allocator;
 pub mod dispatcher;
 pub mod ids;
 pub mod interpreter;
+pub mod machine;
 pub mod platform;
+pub mod vcpu;
+pub mod vm;

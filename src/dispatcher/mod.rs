@@ -1,6 +1,216 @@
 //! Room 1: what trapped, and who answers?
 //!
-//! Not here: the answers themselves.
+//! Not here: the answers themselves. `arch/` calls [`synchronous`] or [`interrupts::physical`] and does
+//! what [`Next`] says.
 
 pub mod cause;
+pub mod interrupts;
+pub mod mmio;
 pub mod traps;
+
+use crate::ids::VcpuSet;
+use crate::interpreter::device::ptimer;
+use crate::interpreter::device::vgic::SgiRegister;
+use crate::interpreter::inject::{self, Exception};
+use crate::interpreter::psci::PsciNext;
+use crate::interpreter::smccc::{self, Answer};
+use crate::interpreter::sysreg::{
+    self, GuestLevel, Outcome, PhysicalTimerRegister, SgiGroup, SystemRegisterAccess,
+};
+use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+use crate::vm::{Requests, State, Vm};
+use cause::Cause;
+
+/// What happens next to the vCPU that trapped.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// It goes on where it is.
+    Resume,
+    /// It goes on behind the instruction that trapped.
+    Step,
+    /// It goes on when an interrupt is pending for it.
+    Wait,
+    /// It takes an exception to EL1.
+    Inject(Exception),
+    /// It is off until PSCI turns it on.
+    Off,
+    /// The VM leaves [`State::Running`]: every vCPU stops.
+    Stop(State),
+}
+
+/// Answers a synchronous exit. The one routing table: a row for each ESR_EL2.EC.
+pub fn synchronous(cause: &Cause, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    match cause {
+        // ELR_EL2 is behind an HVC, but at an SMC that trapped.
+        Cause::Hvc { imm16 } => call(*imm16, Next::Resume, vcpu, vm, machine),
+        Cause::Smc { imm16 } => call(*imm16, Next::Step, vcpu, vm, machine),
+        Cause::SystemRegister(access) => system_register(access, vcpu, vm, machine),
+        Cause::DataAbort(abort) => mmio::data_abort(abort, vcpu, vm, machine),
+        Cause::InstructionAbort(abort) => mmio::instruction_abort(abort, machine),
+        // Never trapped while a vCPU has its CPU to itself; the instruction is a hint.
+        Cause::Wfx(_) => Next::Step,
+        Cause::IllegalState => Next::Inject(Exception::IllegalState),
+        // Everything else is hidden from the VM, or cannot come from it: UNDEFINED, as on a CPU without it.
+        _ => undefined(cause, vcpu, vm),
+    }
+}
+
+/// Turns what the room returned into registers: steps, or enters EL1. What remains is for `arch/`.
+///
+/// `instruction_bytes` is the length of the instruction that trapped.
+pub fn settle(
+    next: Next,
+    instruction_bytes: u64,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Next {
+    match next {
+        Next::Step => {
+            vcpu.frame.pc = vcpu.frame.pc.wrapping_add(instruction_bytes);
+            Next::Resume
+        }
+        Next::Inject(exception) => inject(exception, vcpu, vm, machine),
+        other => other,
+    }
+}
+
+/// Answers a system error that the guest's accesses brought about.
+pub fn system_error(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    if vm.is_first_report(SYSTEM_ERROR) {
+        log::warn!("vm {}: SError at {:#x}", vm.name, vcpu.frame.pc);
+    }
+    machine.raise_virtual_serror();
+}
+
+/// Bit of [`Vm::is_first_report`] for SErrors: their own exception class.
+const SYSTEM_ERROR: usize = 0x2f;
+
+fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    let from = machine.el1(vcpu.frame.pc, vcpu.frame.pstate);
+    let entry = inject::enter_el1(exception, &from, machine.features());
+    if matches!(exception, Exception::InstructionAbort { .. }) && entry.pc == vcpu.frame.pc {
+        // The handler's first instruction cannot be fetched, so the handler would be entered for ever.
+        log::error!(
+            "vm {}: vcpu {} stopped: it has no exception handler at {:#x} (VBAR_EL1 {:#x})",
+            vm.name,
+            vcpu.id.0,
+            entry.pc,
+            from.vbar_el1
+        );
+        return Next::Stop(State::Crashed);
+    }
+    machine.enter_el1(&entry);
+    vcpu.frame.pc = entry.pc;
+    vcpu.frame.pstate = entry.pstate;
+    Next::Resume
+}
+
+fn undefined(cause: &Cause, vcpu: &Vcpu, vm: &Vm) -> Next {
+    if vm.is_first_report(cause.class_index()) {
+        log::warn!("vm {}: {cause} at {:#x}: UNDEFINED", vm.name, vcpu.frame.pc);
+    }
+    Next::Inject(Exception::Undefined)
+}
+
+/// Answers HVC, which has stepped already, and SMC, which has not.
+fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    let [x0, x1, x2, x3, ..] = vcpu.frame.x;
+    let request = match smccc::call(immediate, [x0, x1, x2, x3]) {
+        Answer::Return(value) => return answer(value, after, vcpu),
+        Answer::Power(request) => request,
+    };
+    let power_next = vm.power.lock().call(vcpu.id, request, &vm.layout.ram);
+    match power_next {
+        PsciNext::Return(value) => answer(value, after, vcpu),
+        PsciNext::TurnOn { target } => {
+            vm.notify(VcpuSet::only(target), Requests::START, machine);
+            answer(0, after, vcpu)
+        }
+        PsciNext::TurnOff if vm.power.lock().is_all_off() => {
+            log::error!("vm {}: every CPU is off, and none is left to turn one on", vm.name);
+            Next::Stop(State::Crashed)
+        }
+        PsciNext::TurnOff => Next::Off,
+        PsciNext::Suspend => {
+            vcpu.frame.x[0] = 0;
+            if after == Next::Step {
+                vcpu.frame.pc = vcpu.frame.pc.wrapping_add(4);
+            }
+            Next::Wait
+        }
+        PsciNext::SystemOff => Next::Stop(State::Off),
+        PsciNext::SystemReset => Next::Stop(State::Resetting),
+    }
+}
+
+fn answer(value: i64, after: Next, vcpu: &mut Vcpu) -> Next {
+    vcpu.frame.x[0] = value.cast_unsigned();
+    after
+}
+
+fn system_register(
+    access: &SystemRegisterAccess,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Next {
+    let value = vcpu.frame.get(access.gpr);
+    let from = GuestLevel::from_spsr(vcpu.frame.pstate);
+    match sysreg::access(access, value, from, &vm.processor) {
+        Outcome::Read(value) => vcpu.frame.set(access.gpr, value),
+        Outcome::SetWay => machine.clean_invalidate_set_way(value),
+        Outcome::Sgi { group, value } => {
+            let register = match group {
+                SgiGroup::Zero => SgiRegister::Sgi0r,
+                SgiGroup::AsConfigured => SgiRegister::Sgi1r,
+            };
+            interrupts::change(vcpu, vm, machine, |vgic, from| vgic.send_sgi_v3(from, register, value));
+        }
+        Outcome::Deactivate(intid) if machine.splits_deactivation() => {
+            interrupts::change(vcpu, vm, machine, |vgic, vcpu| vgic.deactivate(vcpu, intid));
+        }
+        Outcome::Done | Outcome::Deactivate(_) => {}
+        Outcome::PhysicalTimer { register, write } => {
+            physical_timer(access, register, write, vcpu, vm, machine)
+        }
+        Outcome::GrantDebug if !vcpu.has_debug => {
+            vcpu.has_debug = true;
+            machine.grant_debug();
+            return Next::Resume;
+        }
+        Outcome::GrantDebug | Outcome::Undefined => return unknown_register(access, vcpu, vm),
+    }
+    Next::Step
+}
+
+fn unknown_register(access: &SystemRegisterAccess, vcpu: &Vcpu, vm: &Vm) -> Next {
+    log::debug!("vm {}: {} at {:#x}: UNDEFINED", vm.name, access.register, vcpu.frame.pc);
+    Next::Inject(Exception::Undefined)
+}
+
+fn physical_timer(
+    access: &SystemRegisterAccess,
+    register: PhysicalTimerRegister,
+    write: Option<u64>,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) {
+    let now = machine.now();
+    let register = match register {
+        PhysicalTimerRegister::Counter => return vcpu.frame.set(access.gpr, now.0),
+        PhysicalTimerRegister::TimerValue => ptimer::Register::TimerValue,
+        PhysicalTimerRegister::Control => ptimer::Register::Control,
+        PhysicalTimerRegister::CompareValue => ptimer::Register::CompareValue,
+    };
+    match write {
+        Some(value) => {
+            vcpu.physical_timer.write(register, value, now);
+            interrupts::update_physical_timer(vcpu, vm, machine);
+        }
+        None => vcpu.frame.set(access.gpr, vcpu.physical_timer.read(register, now)),
+    }
+}

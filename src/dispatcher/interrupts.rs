@@ -1,0 +1,139 @@
+//! Physical interrupts and the way of virtual ones: model, list registers, other vCPUs.
+//!
+//! Not here: the state of interrupts (the vGIC model's), and acknowledging physical ones (`arch/`).
+
+use crate::ids::{VcpuId, VcpuSet};
+use crate::interpreter::device::vgic::Vgic;
+use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+use crate::vm::{Requests, Vm};
+
+/// What an interrupt of the real machine stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// Another CPU left word.
+    Kick,
+    /// The guest's virtual timer.
+    VirtualTimer,
+    /// EL2's timer: the guest's emulated physical timer is due.
+    HypervisorTimer,
+    /// The list registers want a new plan.
+    Maintenance,
+    /// The console received something.
+    Console,
+    /// Nobody asked for it.
+    Unknown,
+}
+
+/// What becomes of the physical interrupt.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    /// It stays active: the guest deactivates it through its list register.
+    LeaveActive,
+    /// It is over.
+    End,
+}
+
+/// Answers a physical interrupt on a CPU that has a vCPU.
+pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
+    match source {
+        Source::VirtualTimer => {
+            let timer = vm.layout.virtual_timer;
+            change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, timer, true));
+            Disposition::LeaveActive
+        }
+        Source::HypervisorTimer => {
+            update_physical_timer(vcpu, vm, machine);
+            Disposition::End
+        }
+        Source::Maintenance => {
+            replan(vcpu, vm, machine);
+            Disposition::End
+        }
+        // What a kick is about is in the vCPU's post; the others are nobody's here.
+        Source::Kick | Source::Console | Source::Unknown => Disposition::End,
+    }
+}
+
+/// Brings the list registers back into the model, changes it, and puts the new plan into them.
+pub fn change(
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+    action: impl FnOnce(&mut Vgic, VcpuId) -> VcpuSet,
+) {
+    with_vgic(vcpu, vm, machine, |vgic, id| ((), action(vgic, id)));
+}
+
+/// Like [`change`], for an access that has an answer.
+pub fn with_vgic<R>(
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+    action: impl FnOnce(&mut Vgic, VcpuId) -> (R, VcpuSet),
+) -> R {
+    let mut vgic = vm.vgic.lock();
+    machine.save_lists(&mut vcpu.lists);
+    let mut concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    let (answer, changed) = action(&mut vgic, vcpu.id);
+    concerned.add(changed);
+    plan(&mut vgic, vcpu, vm, machine);
+    drop(vgic);
+    vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
+    answer
+}
+
+/// Plans the list registers anew: another vCPU changed something, or they ran out.
+pub fn replan(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    change(vcpu, vm, machine, |_, _| VcpuSet::EMPTY);
+}
+
+fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    let heard = vcpu.lists.hardware_enabled;
+    vgic.plan(vcpu.id, &mut vcpu.lists);
+    machine.load_lists(&vcpu.lists);
+    if vcpu.lists.withdrawn {
+        while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
+            machine.deactivate(physical);
+        }
+    }
+    if vcpu.lists.hardware_enabled != heard {
+        let timer = 1_u32.unbounded_shl(vm.layout.virtual_timer.0);
+        machine.listen_to_virtual_timer(vcpu.lists.hardware_enabled & timer != 0);
+    }
+}
+
+/// Tells whether an interrupt would end the vCPU's wait.
+pub fn is_interrupted(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> bool {
+    with_vgic(vcpu, vm, machine, |vgic, id| (vgic.has_pending(id), VcpuSet::EMPTY))
+}
+
+/// Makes the interrupt line and the deadline of the physical timer follow its registers.
+pub fn update_physical_timer(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    let now = machine.now();
+    let level = vcpu.physical_timer.line(now);
+    machine.set_deadline(vcpu.physical_timer.deadline(now));
+    let intid = vm.layout.physical_timer;
+    change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, intid, level));
+}
+
+/// Gives what the console received to the VM's first UART, as far as that has room.
+///
+/// What it has no room for stays in the console, whose interrupt is off until the guest reads.
+pub fn console(vm: &Vm, machine: &mut impl Machine) {
+    let Some(uart) = vm.uarts.first() else {
+        while machine.receive().is_some() {}
+        return;
+    };
+    let mut model = uart.model.lock();
+    while model.can_receive() {
+        let Some(byte) = machine.receive() else { break };
+        let _ = model.receive(byte);
+    }
+    machine.listen(model.can_receive());
+    // The model stays locked: two CPUs must not bring its levels to the vGIC in the other order.
+    let changed = vm.vgic.lock().set_line(VcpuId(0), uart.intid, model.line());
+    drop(model);
+    vm.notify(changed, Requests::PLAN, machine);
+}

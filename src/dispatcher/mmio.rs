@@ -1,0 +1,174 @@
+//! Stage-2 aborts: which device an address belongs to, and what the guest gets where there is none.
+//!
+//! Not here: what a load or store does with the answer (`load_store`), and the devices.
+
+use crate::addr::Ipa;
+use crate::ids::{IntId, VcpuSet};
+use crate::interpreter::device::Width;
+use crate::interpreter::inject::{DataFault, Exception};
+use crate::interpreter::load_store::{self, Access};
+use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+use crate::vm::{Uart, Vm};
+
+use super::cause::{self, Abort, Fault};
+use super::{Next, interrupts};
+
+/// One access to a device: where in it, how wide, and the value if it is a write.
+#[derive(Clone, Copy)]
+struct Request {
+    offset: u64,
+    width: Width,
+    write: Option<u64>,
+}
+
+/// Answers a data abort.
+pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    let answered = match (abort.fault, abort.ipa, abort.access) {
+        (Fault::TlbConflict, ..) => {
+            machine.invalidate_guest_tlb();
+            return Next::Resume;
+        }
+        (Fault::Translation(_), Some(ipa), Some(access)) => load_or_store(ipa, access, vcpu, vm, machine),
+        _ => None,
+    };
+    match answered {
+        Some(()) => Next::Step,
+        None => nothing_there(abort, vcpu, vm),
+    }
+}
+
+/// Turns an instruction fetch that stage 2 refused into the external abort of a bus without memory there.
+pub fn instruction_abort(abort: &Abort, machine: &mut impl Machine) -> Next {
+    if abort.fault == Fault::TlbConflict {
+        machine.invalidate_guest_tlb();
+        return Next::Resume;
+    }
+    Next::Inject(Exception::InstructionAbort { walk_level: None, far: abort.gva })
+}
+
+/// Lets a device do a load or store; `None` when no device has the whole access.
+fn load_or_store(
+    ipa: Ipa,
+    access: cause::Access,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Option<()> {
+    let cause::Access { width, sign_extend, gpr, sixty_four, write, .. } = access;
+    let big_endian = load_store::is_big_endian(vcpu.frame.pstate, machine.sctlr_el1());
+    let access = Access { width, sign_extend, sixty_four, gpr, write, big_endian };
+    let stored = write.then(|| access.stored(vcpu.frame.get(gpr)));
+    let answer = device(ipa, width, stored, vcpu, vm, machine)?;
+    if !write {
+        vcpu.frame.set(gpr, access.loaded(answer));
+    }
+    Some(())
+}
+
+/// Finds the device at `ipa` and makes the access. The value means nothing for a write.
+fn device(
+    ipa: Ipa,
+    width: Width,
+    write: Option<u64>,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Option<u64> {
+    let layout = &vm.layout;
+    let request = |offset| Request { offset, width, write };
+    if let Some(offset) = layout.distributor.offset_of(ipa, width.bytes()) {
+        return Some(distributor(request(offset), vcpu, vm, machine));
+    }
+    for (region, before) in &layout.redistributors {
+        if let Some(offset) = region.offset_of(ipa, width.bytes()) {
+            return Some(redistributor(request(before + offset), vcpu, vm, machine));
+        }
+    }
+    if let Some(offset) = layout.deactivation.and_then(|region| region.offset_of(ipa, width.bytes())) {
+        return Some(deactivation(request(offset), vcpu, vm, machine));
+    }
+    vm.uarts.iter().enumerate().find_map(|(number, device)| {
+        let offset = device.region.offset_of(ipa, width.bytes())?;
+        Some(uart(request(offset), (device, number == 0), vcpu, vm, machine))
+    })
+}
+
+fn distributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
+    let Request { offset, width, write } = request;
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, id| match write {
+        Some(value) => (0, vgic.distributor_write(id, offset, width, value)),
+        None => (vgic.distributor_read(id, offset, width), VcpuSet::EMPTY),
+    })
+}
+
+fn redistributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
+    let Request { offset, width, write } = request;
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, _| match write {
+        Some(value) => (0, vgic.redistributor_write(offset, width, value)),
+        None => (vgic.redistributor_read(offset, width), VcpuSet::EMPTY),
+    })
+}
+
+/// The second page of a GICv2 CPU interface: GICC_DIR is its only register (Arm IHI 0048B.b, 4.4.15).
+fn deactivation(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
+    if let Request { offset: 0, width: Width::Word, write: Some(value) } = request
+        && machine.splits_deactivation()
+    {
+        let intid = IntId(u32::try_from(value & 0x3ff).unwrap_or(0));
+        interrupts::change(vcpu, vm, machine, |vgic, id| vgic.deactivate(id, intid));
+    }
+    0
+}
+
+fn uart(
+    request: Request,
+    (device, has_console): (&Uart, bool),
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> u64 {
+    let Request { offset, width, write } = request;
+    let mut model = device.model.lock();
+    let (was_full, old_line) = (!model.can_receive(), model.line());
+    let (value, effect) = match write {
+        Some(value) => (0, model.write(offset, width, value)),
+        None => model.read(offset, width),
+    };
+    if let Some(byte) = effect.transmit {
+        machine.transmit(byte);
+    }
+    let has_room_again = has_console && was_full && model.can_receive();
+    if effect.line != old_line {
+        interrupts::change(vcpu, vm, machine, |vgic, id| vgic.set_line(id, device.intid, effect.line));
+    }
+    drop(model);
+    if has_room_again {
+        interrupts::console(vm, machine);
+    }
+    value
+}
+
+/// The bus answers with an external abort where there is nothing (and where the access cannot be decoded).
+fn nothing_there(abort: &Abort, vcpu: &Vcpu, vm: &Vm) -> Next {
+    let kind = if abort.access.is_none() && abort.ipa.is_some_and(|ipa| vm.has_device_at(ipa)) {
+        "an access to a device that its syndrome does not describe"
+    } else {
+        "an access to nothing"
+    };
+    match abort.ipa {
+        Some(ipa) => log::debug!("vm {}: {kind}: {ipa} at {:#x}", vm.name, vcpu.frame.pc),
+        None => log::debug!("vm {}: {kind} at {:#x}", vm.name, vcpu.frame.pc),
+    }
+    let fault = match abort.fault {
+        Fault::Alignment => DataFault::Alignment,
+        Fault::UnsupportedExclusive | Fault::UnsupportedAtomicUpdate => DataFault::UnsupportedAtomic,
+        _ => DataFault::External,
+    };
+    Next::Inject(Exception::DataAbort {
+        fault,
+        write: abort.write,
+        cache_maintenance: abort.cache_maintenance,
+        far: abort.gva,
+    })
+}

@@ -1,0 +1,67 @@
+//! The only door to hardware: what the monitor asks of the physical CPU that it runs on.
+//!
+//! Not here: an implementation. The real one is in `arch/`, a scripted one in the dispatcher's tests.
+
+use crate::ids::{IntId, PcpuId, Ticks};
+use crate::interpreter::device::vgic::ListRegisters;
+use crate::interpreter::inject::{El1, Entry, Features};
+
+/// The physical CPU under the running vCPU.
+pub trait Machine {
+    /// Reads the system counter.
+    fn now(&self) -> Ticks;
+
+    /// Reads what decides how the guest takes an exception to EL1 from `pc` with `pstate`.
+    fn el1(&self, pc: u64, pstate: u64) -> El1;
+
+    /// Reads SCTLR_EL1.
+    fn sctlr_el1(&self) -> u64;
+
+    /// Returns the optional features of the CPU that exception entry depends on.
+    fn features(&self) -> &Features;
+
+    /// Writes the EL1 registers that an exception sets: ESR_EL1, ELR_EL1, SPSR_EL1 and, when given, FAR_EL1.
+    fn enter_el1(&mut self, entry: &Entry);
+
+    /// Makes a virtual SError pending for the guest (HCR_EL2.VSE).
+    fn raise_virtual_serror(&mut self);
+
+    /// Reads the list registers back.
+    fn save_lists(&mut self, lists: &mut ListRegisters);
+
+    /// Writes the list registers.
+    fn load_lists(&mut self, lists: &ListRegisters);
+
+    /// Lets the physical interrupt of the virtual timer through, or stops it: as the guest does with its own.
+    fn listen_to_virtual_timer(&mut self, on: bool);
+
+    /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
+    fn splits_deactivation(&self) -> bool;
+
+    /// Makes a physical interrupt inactive that the guest will not deactivate any more.
+    fn deactivate(&mut self, intid: IntId);
+
+    /// Makes another physical CPU leave its guest and look at its requests.
+    fn kick(&mut self, pcpu: PcpuId);
+
+    /// Makes the hypervisor's timer of this CPU fire at `deadline`, or never.
+    fn set_deadline(&mut self, deadline: Option<Ticks>);
+
+    /// Sends a character to the console.
+    fn transmit(&mut self, byte: u8);
+
+    /// Takes a character that the console received.
+    fn receive(&mut self) -> Option<u8>;
+
+    /// Lets the console interrupt when it has received something, or not.
+    fn listen(&mut self, on: bool);
+
+    /// Cleans and invalidates one set and way, as DC CISW with this operand does.
+    fn clean_invalidate_set_way(&mut self, operand: u64);
+
+    /// Drops every TLB entry of the guest on this CPU: it found two for one address.
+    fn invalidate_guest_tlb(&mut self);
+
+    /// Gives the vCPU the debug registers: they trap no more.
+    fn grant_debug(&mut self);
+}

@@ -1,0 +1,148 @@
+//! One virtual CPU: registers and run state, plain data.
+//!
+//! Not here: EL1 system registers. A vCPU that owns its physical CPU keeps them in the hardware.
+//! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
+
+use crate::dispatcher::cause::{CLASSES, Cause};
+use crate::ids::{Gpr, VcpuId};
+use crate::interpreter::device::ptimer::PhysicalTimer;
+use crate::interpreter::device::vgic::ListRegisters;
+
+/// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
+const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
+
+/// What the vectors save and restore on every exit. `arch` reads it from assembly.
+#[repr(C)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// X0 to X30.
+    pub x: [u64; 31],
+    /// Where the guest goes on: ELR_EL2.
+    pub pc: u64,
+    /// The guest's PSTATE: SPSR_EL2.
+    pub pstate: u64,
+}
+
+impl Frame {
+    /// Makes the registers of a CPU that starts at `entry` with `context` in X0.
+    #[must_use]
+    pub fn at_start(entry: u64, context: u64) -> Self {
+        let mut x = [0; 31];
+        x[0] = context;
+        Self { x, pc: entry, pstate: PSTATE_AT_START }
+    }
+
+    /// Reads a register operand; XZR is 0.
+    #[must_use]
+    pub fn get(&self, register: Gpr) -> u64 {
+        register.index().and_then(|index| self.x.get(index)).copied().unwrap_or(0)
+    }
+
+    /// Writes a register operand; a write to XZR is lost.
+    pub fn set(&mut self, register: Gpr, value: u64) {
+        if let Some(slot) = register.index().and_then(|index| self.x.get_mut(index)) {
+            *slot = value;
+        }
+    }
+
+    /// Tells whether the guest was at EL0.
+    #[must_use]
+    pub fn is_el0(&self) -> bool {
+        self.pstate & 0b1111 == 0
+    }
+}
+
+/// How often each kind of exit happened.
+#[derive(Clone, Debug)]
+pub struct Exits {
+    /// Synchronous exits by ESR_EL2.EC.
+    pub by_class: [u32; CLASSES],
+    /// Physical interrupts.
+    pub interrupts: u32,
+}
+
+impl Exits {
+    /// Counts nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { by_class: [0; CLASSES], interrupts: 0 }
+    }
+
+    /// Counts a synchronous exit.
+    pub fn count(&mut self, cause: &Cause) {
+        if let Some(count) = self.by_class.get_mut(cause.class_index()) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    /// Returns the number of all exits and counts from 0 again.
+    #[must_use]
+    pub fn take_total(&mut self) -> u64 {
+        core::mem::take(self).total()
+    }
+
+    /// Returns the number of all exits.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_class.iter().chain([&self.interrupts]).map(|count| u64::from(*count)).sum()
+    }
+}
+
+impl Default for Exits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    /// Registers that every exit saves.
+    pub frame: Frame,
+    /// Which vCPU of its VM this is.
+    pub id: VcpuId,
+    /// What the list registers hold while it runs.
+    pub lists: ListRegisters,
+    /// The EL1 physical timer, emulated.
+    pub physical_timer: PhysicalTimer,
+    /// Whether it was given the debug registers.
+    pub has_debug: bool,
+    /// Exit counts.
+    pub exits: Exits,
+}
+
+impl Vcpu {
+    /// Makes a vCPU that is off, for a CPU with that many list registers.
+    #[must_use]
+    pub fn new(id: VcpuId, list_registers: u8) -> Self {
+        Self {
+            frame: Frame::at_start(0, 0),
+            id,
+            lists: ListRegisters::new(list_registers),
+            physical_timer: PhysicalTimer::new(),
+            has_debug: false,
+            exits: Exits::new(),
+        }
+    }
+
+    /// Gives the vCPU the state of a CPU that starts; exit counts go on.
+    pub fn start(&mut self, entry: u64, context: u64) {
+        self.frame = Frame::at_start(entry, context);
+        self.physical_timer = PhysicalTimer::new();
+        self.has_debug = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn register_31_reads_zero_and_swallows_writes() {
+        let mut frame = Frame::at_start(0x4000, 7);
+        frame.set(Gpr::XZR, 5);
+        assert_eq!(frame.get(Gpr::XZR), 0);
+        assert_eq!((frame.get(Gpr::new(0)), frame.pc, frame.pstate), (7, 0x4000, 0x3c5));
+        assert!(!frame.is_el0());
+    }
+}
