@@ -1,0 +1,291 @@
+//! The steps of the start, in the order of `boot_cpu_entry`.
+//!
+//! Not here: reading trees (the library's `platform`). A step that fails says why and stops the machine.
+
+use alloc::boxed::Box;
+use core::fmt::Display;
+
+use aarch64_cpu::registers::{MPIDR_EL1, Readable, TPIDR_EL2, Writeable};
+use log::LevelFilter;
+use trapeze::addr::{PAGE_BYTES, Pa, Region};
+use trapeze::allocator::frames::Frames;
+use trapeze::allocator::stage1::El2Access;
+use trapeze::ids::{Affinity, PcpuId};
+use trapeze::platform::board::{Board, Console, Cpu, GicRegisters, UartKind};
+use trapeze::platform::dtb;
+
+use super::console::{self, Uart};
+use super::gic::{Blocks, Distributor, Gic, GicParts, V2, V3};
+use super::mmio::Mmio;
+use super::mmu::{self, El2Map};
+use super::monitor::Monitor;
+use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
+use super::power::{self, Off};
+use super::{heap, memory};
+
+/// RAM that the heap gets beside what the image brings along.
+const HEAP_BYTES: u64 = 8 << 20;
+const GIB: u64 = 1 << 30;
+
+/// What the start left: RAM for VMs, and the bundle if the boot loader brought one.
+pub struct Claimed {
+    /// Free RAM.
+    pub frames: Frames,
+    /// The initial ramdisk.
+    pub blob: Option<&'static mut [u8]>,
+}
+
+/// Says why the machine does not start, and stops it.
+fn stop(reason: &dyn Display) -> ! {
+    console::last_words(format_args!("{reason}"));
+    power::fail()
+}
+
+/// Finds the device tree: where x0 points, or at the start of the GiB that the image lies in, where QEMU puts it
+/// for an ELF.
+pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
+    let image = mmu::image().start;
+    [Pa::new(x0), image.align_down(GIB)].into_iter().find_map(|candidate| {
+        if candidate.get() == 0 || !candidate.is_aligned(8) {
+            return None;
+        }
+        let header = Region::<Pa>::new(candidate, 40)?;
+        // SAFETY: the boot protocol says that a tree is there; if not, the header read is of RAM near the image or
+        // of where the boot loader pointed, and is checked.
+        let size = dtb::total_size(unsafe { memory::bytes(header) }).ok()?;
+        Region::<Pa>::new(candidate, size as u64)
+    })
+}
+
+/// Says on the console that EL2 is missing, and stops. Runs with the MMU off.
+pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
+    let board = tree.and_then(|tree| {
+        // SAFETY: the tree is RAM that nobody else uses.
+        let fdt = dtb::open(unsafe { memory::bytes(tree) }).ok()?;
+        let board = Board::read(&fdt).ok();
+        // A tree that a machine without EL2 gets may lack what a hypervisor needs, but not its console.
+        let console = Console::find(&fdt).ok().flatten()?;
+        console::open(uart(&console), LevelFilter::Off);
+        board
+    });
+    console::last_words(format_args!(
+        "started at EL{level}, but a hypervisor needs EL2: give QEMU `-machine virt,virtualization=on` (make run does), \
+         or start it from firmware that enters at EL2"
+    ));
+    let psci = board.as_ref().and_then(|board| board.psci);
+    Off { psci, panic_notifier: None }.stop(true)
+}
+
+fn uart(console: &Console) -> Uart {
+    // SAFETY: the board's tree says that a UART is there; it is mapped as a device, or the MMU is off.
+    unsafe {
+        match console.kind {
+            UartKind::Pl011 => console::pl011(console.registers),
+            UartKind::Bcm2835MiniUart => console::mini(console.registers),
+        }
+    }
+}
+
+/// Maps the image and the device tree, and turns the MMU on.
+pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
+    let map = El2Map::of_image().and_then(|mut map| {
+        if let Some(tree) = tree {
+            map.add(pages(tree), El2Access::ReadWrite)?;
+        }
+        Ok(map)
+    });
+    match map {
+        Ok(map) => {
+            map.enable();
+            map
+        }
+        Err(_) => power::fail(), // the pool of tables is too small for the image: nobody could be told
+    }
+}
+
+/// Reads the board and opens its console.
+pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
+    let Some(tree) = tree else {
+        stop(&"no device tree: x0 points to none, and there is none at the base of RAM")
+    };
+    // SAFETY: `enable_mmu` mapped the tree, and nobody else uses it.
+    let fdt = dtb::open(unsafe { memory::bytes(tree) });
+    let console = fdt.as_ref().ok().and_then(|fdt| Console::find(fdt).ok().flatten());
+    if let Some(console) = &console {
+        add_device(map, console.registers);
+        console::open(uart(console), LevelFilter::Info);
+    }
+    let mut board = match fdt.map(|fdt| Board::read(&fdt)) {
+        Ok(Ok(board)) => board,
+        Ok(Err(error)) => stop(&format_args!("the board's device tree: {error}")),
+        Err(error) => stop(&format_args!("the board's device tree: {error}")),
+    };
+    log::set_max_level(level(&board.bootargs));
+    board.reserve(pages(tree));
+    board.reserve(mmu::image());
+    board
+}
+
+/// Reads `trapeze.log=LEVEL` from the boot arguments.
+fn level(bootargs: &str) -> LevelFilter {
+    let wanted = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("trapeze.log="));
+    wanted.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
+}
+
+fn add_device(map: &mut El2Map, registers: Region<Pa>) {
+    if let Err(error) = map.add_device(registers) {
+        stop(&format_args!("no room in EL2's map for the device at {registers}: {error:?}"));
+    }
+}
+
+/// Finds out how the machine can be stopped.
+pub fn ways_to_stop(board: &Board, map: &mut El2Map) -> Off {
+    let panic_notifier = board.pci.as_ref().and_then(|pci| {
+        let window = pci.mmio.as_ref()?;
+        // One page behind the start: a BAR of 0 would mean that there is none.
+        let page = Region::<Pa>::new(Pa::new(window.cpu.start.get() + PAGE_BYTES), PAGE_BYTES)?;
+        let bus = Region::<Pa>::new(pci.ecam.start, pci.ecam.size_bytes.min(1 << 20))?;
+        add_device(map, bus);
+        add_device(map, page);
+        // SAFETY: both are device memory by the board's tree, and mapped.
+        let configuration = unsafe { Mmio::new(bus) };
+        power::find_panic_notifier(configuration, page, window.bus_start.checked_add(PAGE_BYTES as u32)?)
+    });
+    Off { psci: board.psci, panic_notifier }
+}
+
+/// Maps all RAM that is free, opens the heap and hands the rest to the allocator; takes the bundle out first.
+pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
+    let mut without_bundle = board.clone();
+    if let Some(initrd) = board.initrd {
+        without_bundle.reserve(pages(initrd));
+    }
+    let mut frames = Frames::new();
+    for region in board.free_ram().into_iter().filter_map(whole_pages) {
+        if let Err(error) = map.add(region, El2Access::ReadWrite) {
+            stop(&format_args!("no room in EL2's map for the RAM at {region}: {error:?}"));
+        }
+    }
+    let mut needs_heap = true;
+    for region in without_bundle.free_ram().into_iter().filter_map(whole_pages) {
+        let mut region = region;
+        if needs_heap && let Some((heap_part, rest)) = split(region, HEAP_BYTES) {
+            // SAFETY: free RAM that was just mapped, and is not given to anyone else.
+            unsafe { heap::extend(heap_part) };
+            needs_heap = false;
+            region = rest;
+        }
+        if let Err(error) = frames.add(region) {
+            stop(&format_args!("the board's memory: {error:?}"));
+        }
+    }
+    if needs_heap {
+        stop(&format_args!("too little memory: no {HEAP_BYTES} bytes of RAM in one piece"));
+    }
+    let blob = board.initrd.map(|region| {
+        // SAFETY: RAM that is mapped, and that `frames` does not have.
+        unsafe { memory::bytes(region) }
+    });
+    Claimed { frames, blob }
+}
+
+/// Splits `bytes` off the start; `None` if nothing would be left.
+fn split(region: Region<Pa>, bytes: u64) -> Option<(Region<Pa>, Region<Pa>)> {
+    let rest = Region::<Pa>::new(region.start.checked_add(bytes)?, region.size_bytes.checked_sub(bytes)?)?;
+    Some((Region::<Pa>::new(region.start, bytes)?, rest))
+}
+
+/// Returns the pages that the region touches.
+fn pages(region: Region<Pa>) -> Region<Pa> {
+    let start = region.start.align_down(PAGE_BYTES);
+    let end = region.last().align_down(PAGE_BYTES).get() + PAGE_BYTES;
+    Region { start, size_bytes: end - start.get() }
+}
+
+/// Returns the pages that are wholly inside the region.
+fn whole_pages(region: Region<Pa>) -> Option<Region<Pa>> {
+    let start = region.start.get().next_multiple_of(PAGE_BYTES);
+    let end = (region.last().get() + 1) & !(PAGE_BYTES - 1);
+    Region::<Pa>::new(Pa::new(start), end.checked_sub(start)?)
+}
+
+/// Lists the CPUs that will be used: this one first.
+pub fn cpus(board: &Board) -> impl Iterator<Item = Cpu> {
+    let this = Affinity::from_mpidr(MPIDR_EL1.get());
+    let boot = board.cpus.iter().copied().filter(move |cpu| cpu.affinity == this);
+    let others = board.cpus.iter().copied().filter(move |cpu| cpu.affinity != this);
+    boot.chain(others).take(MAX_PCPUS)
+}
+
+/// Takes the interrupt controller over and makes what all CPUs share.
+pub fn make_monitor(board: &Board, map: &mut El2Map, frames: Frames, off: Off) -> &'static Monitor {
+    let used = cpus(board).count();
+    if board.cpus.len() > used {
+        log::warn!("{used} of {} CPUs are used", board.cpus.len());
+    }
+    let gic = open_gic(board, map);
+    match Monitor::new(board, frames, gic, off, used) {
+        Some(monitor) => Box::leak(Box::new(monitor)),
+        None => stop(&"the CPU's physical address range (ID_AA64MMFR0_EL1.PARange) allows no stage 2"),
+    }
+}
+
+fn open_gic(board: &Board, map: &mut El2Map) -> GicParts {
+    let mut device = |region: Region<Pa>| {
+        add_device(map, region);
+        // SAFETY: the board's tree says that these are device registers, and they are mapped as such.
+        unsafe { Mmio::new(region) }
+    };
+    match &board.gic.registers {
+        GicRegisters::V2 { gicd, gicc, gich, .. } => {
+            let blocks = Blocks { distributor: device(*gicd), cpu: device(*gicc), hypervisor: device(*gich) };
+            blocks.initialise();
+            GicParts::V2(blocks)
+        }
+        GicRegisters::V3 { gicd, gicr, stride } => {
+            let home = Affinity::from_mpidr(MPIDR_EL1.get());
+            let distributor = Distributor::initialise(device(*gicd), home);
+            GicParts::V3 {
+                distributor,
+                redistributors: gicr.iter().map(|region| device(*region)).collect(),
+                stride: *stride,
+            }
+        }
+    }
+}
+
+/// Makes this CPU's own state and names it in TPIDR_EL2. `number` counts as in [`cpus`].
+pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
+    let affinity = Affinity::from_mpidr(MPIDR_EL1.get());
+    let gic = match &monitor.gic {
+        GicParts::V2(blocks) => Gic::V2(V2::open(*blocks)),
+        GicParts::V3 { distributor, redistributors, stride } => {
+            match V3::open(*distributor, redistributors, *stride, affinity) {
+                Some(gic) => Gic::V3(gic),
+                None => stop(&format_args!(
+                    "CPU {:#x}: no GIC redistributor has its affinity",
+                    affinity.to_mpidr()
+                )),
+            }
+        }
+    };
+    let id = PcpuId(number as u8);
+    let area = &CPU_AREAS[number];
+    let cpu = Box::into_raw(Box::new(Pcpu {
+        stack_top: area.stack_top(),
+        emergency_top: area.emergency_top(),
+        id,
+        gic,
+        monitor,
+        guest: None,
+    }));
+    TPIDR_EL2.set(cpu.expose_provenance() as u64); // the vectors give it to each handler
+    // SAFETY: the box was just made and is never dropped. Handlers get it by TPIDR_EL2 only once this CPU runs a
+    // guest, which is after the last use of what is returned here.
+    let cpu = unsafe { &mut *cpu };
+    for intid in monitor.own_interrupts() {
+        cpu.gic.set_enabled(intid, true);
+    }
+    monitor.came_up(id, &cpu.gic);
+    cpu
+}

@@ -1,0 +1,189 @@
+//! The board's UART: where guests' characters go and come from, and where the hypervisor says its own.
+//!
+//! Not here: the UART that a guest sees (the library's PL011 model).
+//! Follows Arm DDI 0183G (PL011) and the BCM2835 ARM Peripherals manual, 2.2 (mini UART).
+
+use core::fmt::{self, Write};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use trapeze::addr::{Pa, Region};
+
+use super::lock::Lock;
+use super::mmio::Mmio;
+
+const PL011_DR: u64 = 0x00;
+const PL011_FR: u64 = 0x18;
+const PL011_CR: u64 = 0x30;
+const PL011_IMSC: u64 = 0x38;
+const PL011_FR_TXFF: u32 = 1 << 5;
+const PL011_FR_RXFE: u32 = 1 << 4;
+/// Receive and receive-timeout interrupts.
+const PL011_RX: u32 = 1 << 4 | 1 << 6;
+/// UARTEN, TXE, RXE.
+const PL011_ON: u32 = 1 | 1 << 8 | 1 << 9;
+const MINI_IO: u64 = 0x00;
+const MINI_IER: u64 = 0x04;
+const MINI_LSR: u64 = 0x14;
+const MINI_LSR_ROOM: u32 = 1 << 5;
+const MINI_LSR_READY: u32 = 1;
+
+/// The kinds of UART that a console can be.
+#[derive(Clone, Copy, Debug)]
+pub enum Uart {
+    /// Arm PrimeCell UART.
+    Pl011(Mmio),
+    /// The mini UART of the BCM2835 family.
+    Mini(Mmio),
+}
+
+impl Uart {
+    /// Turns the UART on as the firmware left it: speed and format are not ours to choose.
+    fn turn_on(self) {
+        if let Self::Pl011(registers) = self {
+            registers.write32(PL011_IMSC, 0);
+            registers.write32(PL011_CR, PL011_ON);
+        }
+    }
+
+    fn put(self, byte: u8) {
+        match self {
+            Self::Pl011(registers) => {
+                while registers.read32(PL011_FR) & PL011_FR_TXFF != 0 {}
+                registers.write32(PL011_DR, u32::from(byte));
+            }
+            Self::Mini(registers) => {
+                while registers.read32(MINI_LSR) & MINI_LSR_ROOM == 0 {}
+                registers.write32(MINI_IO, u32::from(byte));
+            }
+        }
+    }
+
+    fn get(self) -> Option<u8> {
+        match self {
+            Self::Pl011(registers) => {
+                (registers.read32(PL011_FR) & PL011_FR_RXFE == 0).then(|| registers.read32(PL011_DR) as u8)
+            }
+            Self::Mini(registers) => {
+                (registers.read32(MINI_LSR) & MINI_LSR_READY != 0).then(|| registers.read32(MINI_IO) as u8)
+            }
+        }
+    }
+
+    fn listen(self, on: bool) {
+        match self {
+            // UARTICR stays untouched: reading the FIFO ends the interrupt, and one that was cleared with characters
+            // left in it would not come again.
+            Self::Pl011(registers) => registers.write32(PL011_IMSC, if on { PL011_RX } else { 0 }),
+            Self::Mini(registers) => registers.write32(MINI_IER, u32::from(on)),
+        }
+    }
+}
+
+struct Console {
+    uart: Option<Uart>,
+    at_line_start: bool,
+}
+
+static CONSOLE: Lock<Console> = Lock::new(Console { uart: None, at_line_start: true });
+
+impl Console {
+    fn put(&mut self, byte: u8) {
+        if let Some(uart) = self.uart {
+            uart.put(byte);
+            self.at_line_start = byte == b'\n';
+        }
+    }
+
+    fn line(&mut self, level: Level, text: fmt::Arguments<'_>) {
+        let mark = match level {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info | Level::Debug | Level::Trace => "",
+        };
+        if !self.at_line_start {
+            let _ = self.write_str("\n");
+        }
+        // Writing to the UART cannot fail; `fmt::Error` is what the trait asks for.
+        let _ = writeln!(self, "trapeze: {mark}{text}");
+    }
+}
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.put(b'\r');
+            }
+            self.put(byte);
+        }
+        Ok(())
+    }
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            CONSOLE.with(|console| console.line(record.level(), *record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Opens the console on `uart` and makes it the target of `log`, up to `level`.
+pub fn open(uart: Uart, level: LevelFilter) {
+    uart.turn_on();
+    CONSOLE.with(|console| console.uart = Some(uart));
+    // A second logger is refused: there is only this one, and `open` may be called again for another UART.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(level);
+}
+
+/// Sends a guest's character.
+pub fn put(byte: u8) {
+    CONSOLE.with(|console| console.put(byte));
+}
+
+/// Takes a received character, if there is one.
+pub fn get() -> Option<u8> {
+    CONSOLE.with(|console| console.uart.and_then(Uart::get))
+}
+
+/// Turns the UART's receive interrupt on or off.
+pub fn listen(on: bool) {
+    CONSOLE.with(|console| {
+        if let Some(uart) = console.uart {
+            uart.listen(on);
+        }
+    });
+}
+
+/// Prints the last words of a machine that stops, whoever holds the console.
+pub fn last_words(text: fmt::Arguments<'_>) {
+    // SAFETY: the caller stops the machine; no other line matters any more.
+    unsafe { CONSOLE.seize(|console| console.line(Level::Error, text)) };
+}
+
+/// Makes the register block of a UART that EL2 maps as a device.
+///
+/// # Safety
+/// As for [`Mmio::new`].
+pub unsafe fn pl011(region: Region<Pa>) -> Uart {
+    // SAFETY: the caller's promise.
+    Uart::Pl011(unsafe { Mmio::new(region) })
+}
+
+/// Makes the register block of a mini UART that EL2 maps as a device.
+///
+/// # Safety
+/// As for [`Mmio::new`].
+pub unsafe fn mini(region: Region<Pa>) -> Uart {
+    // SAFETY: the caller's promise.
+    Uart::Mini(unsafe { Mmio::new(region) })
+}

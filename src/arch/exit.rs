@@ -1,0 +1,105 @@
+//! Where the vectors land: from the exception to the dispatcher and back to a frame.
+//!
+//! Not here: decisions. Interrupts stay masked at EL2, so a handler is never interrupted and each CPU
+//! has at most one.
+
+use trapeze::dispatcher::cause::{self, Cause};
+use trapeze::dispatcher::interrupts::{self, Disposition, Source};
+use trapeze::dispatcher::{self, Next};
+use trapeze::vcpu::Frame;
+
+use super::hardware::{self, Hardware};
+use super::percpu::{Guest, Pcpu};
+use super::sysreg::read_sysreg;
+use super::vectors::FatalFrame;
+use super::{console, run};
+
+/// Answers a synchronous exception of the guest.
+#[unsafe(no_mangle)]
+extern "C" fn exit_sync(cpu: &mut Pcpu) -> *const Frame {
+    let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest else { unreachable!("an exit without a guest") };
+    let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();
+    let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
+    vcpu.exits.count(&cause);
+    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+    let next = dispatcher::synchronous(&cause, vcpu, &tenant.vm, &mut machine);
+    match dispatcher::settle(next, cause::instruction_bytes(esr_el2), vcpu, &tenant.vm, &mut machine) {
+        Next::Resume => &raw const vcpu.frame,
+        other => run::carry_out(cpu, other),
+    }
+}
+
+/// Answers a physical interrupt that came while the guest ran.
+#[unsafe(no_mangle)]
+extern "C" fn exit_irq(cpu: &mut Pcpu) -> *const Frame {
+    if let Some(guest) = &mut cpu.guest {
+        guest.vcpu.exits.interrupts = guest.vcpu.exits.interrupts.wrapping_add(1);
+    }
+    take_interrupt(cpu);
+    run::go_on(cpu)
+}
+
+/// Answers a system error: it is the guest's, for EL2 has none of its own while a guest runs.
+#[unsafe(no_mangle)]
+extern "C" fn exit_serror(cpu: &mut Pcpu) -> *const Frame {
+    if let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest {
+        let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+        dispatcher::system_error(vcpu, &tenant.vm, &mut machine);
+    }
+    run::go_on(cpu)
+}
+
+/// Acknowledges one interrupt and gives it to whom it belongs. `false` when there was none.
+pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
+    let Some(interrupt) = cpu.gic.acknowledge() else { return false };
+    let source = cpu.monitor.source_of(interrupt.intid());
+    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+    let disposition = match (source, &mut cpu.guest) {
+        (Source::Console, _) => {
+            cpu.monitor.receive(&mut machine);
+            Disposition::End
+        }
+        (_, Some(Guest { vcpu, tenant, .. })) => interrupts::physical(source, vcpu, &tenant.vm, &mut machine),
+        (_, None) => Disposition::End,
+    };
+    match disposition {
+        Disposition::LeaveActive => cpu.gic.drop_priority(interrupt),
+        Disposition::End => cpu.gic.end(interrupt),
+    }
+    true
+}
+
+/// Reports an exception of EL2 itself and stops the machine.
+#[unsafe(no_mangle)]
+extern "C" fn exit_fatal(frame: &FatalFrame, vector: u64) -> ! {
+    const KINDS: [&str; 4] = ["synchronous exception", "IRQ", "FIQ", "SError"];
+    let kind = KINDS[vector as usize % 4];
+    let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();
+    let elr_el2 = read_sysreg!("elr_el2");
+    console::last_words(format_args!("{kind} at EL2: {}", Cause::decode(esr_el2, far_el2, hpfar_el2)));
+    console::last_words(format_args!(
+        "ELR_EL2 {elr_el2:#018x}  ESR_EL2 {esr_el2:#010x}  FAR_EL2 {far_el2:#018x}"
+    ));
+    console::last_words(format_args!(
+        "HPFAR_EL2 {hpfar_el2:#x}  SPSR_EL2 {:#x}  MPIDR_EL1 {:#x}  image at {}",
+        read_sysreg!("spsr_el2"),
+        read_sysreg!("mpidr_el1"),
+        super::mmu::image().start,
+    ));
+    for (row, registers) in frame.x.chunks(4).enumerate() {
+        match registers {
+            [a, b, c, d] => {
+                console::last_words(format_args!("x{:<2} {a:#018x} {b:#018x} {c:#018x} {d:#018x}", row * 4))
+            }
+            [a, b, c] => {
+                console::last_words(format_args!(
+                    "x{:<2} {a:#018x} {b:#018x} {c:#018x} sp {:#018x}",
+                    row * 4,
+                    frame.sp
+                ));
+            }
+            _ => {}
+        }
+    }
+    super::power::fail()
+}

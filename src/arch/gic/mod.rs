@@ -1,0 +1,156 @@
+//! The real interrupt controller: what EL2 takes, and the words of the guest's list registers.
+//!
+//! Not here: which interrupt is whose, and what a guest sees of its own controller (the vGIC model plans that).
+
+mod v2;
+mod v3;
+
+use alloc::vec::Vec;
+
+use trapeze::ids::IntId;
+use trapeze::interpreter::device::vgic::ListRegisters;
+
+use super::mmio::Mmio;
+
+pub use v2::{Blocks, V2};
+pub use v3::{Distributor, V3};
+
+/// SGI by which one CPU asks another to look at its requests.
+pub const KICK: IntId = IntId(0);
+/// INTIDs from here on are special: nothing was pending (Arm IHI 0069H, 2.2.1).
+const SPECIAL: u32 = 1020;
+
+/// ICH_HCR_EL2 and GICH_HCR, whose low bits agree (Arm IHI 0069H, 12.4.5; Arm IHI 0048B.b, 5.3.1).
+const HCR_EN: u32 = 1;
+const HCR_LRENPIE: u32 = 1 << 2;
+const HCR_NPIE: u32 = 1 << 3;
+const HCR_GROUP_ENABLE: u32 = 1 << 4 | 1 << 6;
+const HCR_TDIR: u32 = 1 << 14;
+/// ICH_VMCR_EL2.VEOIM and GICH_VMCR.VEM.
+const VMCR_EOIM: u32 = 1 << 9;
+const EOI_COUNT_SHIFT: u32 = 27;
+
+/// What the list registers of a CPU hold, so that only changes are written.
+#[derive(Clone, Copy, Default)]
+struct Loaded {
+    /// List registers that are not 0, from the first.
+    used: u8,
+    /// ICH_HCR_EL2 or GICH_HCR.
+    control: u32,
+}
+
+/// Works out ICH_HCR_EL2 or GICH_HCR for a plan.
+fn control(lists: &ListRegisters) -> u32 {
+    let bits = [
+        (lists.not_present_maintenance, HCR_LRENPIE),
+        (lists.no_pending_maintenance, HCR_NPIE),
+        (lists.group_enable_maintenance, HCR_GROUP_ENABLE),
+        (lists.trap_deactivation, HCR_TDIR),
+    ];
+    bits.iter().filter(|(is_asked, _)| *is_asked).fold(HCR_EN, |hcr, (_, bit)| hcr | bit)
+}
+
+/// An acknowledged interrupt: what IAR gave, to be handed back when it is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged(u32);
+
+impl Acknowledged {
+    /// Returns the interrupt's number, without the source that GICv2 adds to an SGI.
+    pub fn intid(self) -> IntId {
+        IntId(self.0 & 0x3ff)
+    }
+}
+
+/// What each CPU opens its part from.
+pub enum GicParts {
+    /// Register blocks of a GICv2.
+    V2(Blocks),
+    /// A GICv3.
+    V3 {
+        /// The distributor, initialised.
+        distributor: Distributor,
+        /// Regions of redistributors.
+        redistributors: Vec<Mmio>,
+        /// Bytes from one redistributor to the next, where GICR_TYPER does not tell.
+        stride: Option<u64>,
+    },
+}
+
+/// One CPU's part of the interrupt controller.
+pub enum Gic {
+    /// GICv2 with its virtualization extensions, all in memory.
+    V2(V2),
+    /// GICv3, CPU interface in system registers.
+    V3(V3),
+}
+
+macro_rules! each {
+    ($self:expr, $gic:ident => $call:expr) => {
+        match $self {
+            Self::V2($gic) => $call,
+            Self::V3($gic) => $call,
+        }
+    };
+}
+
+impl Gic {
+    /// Takes the most urgent pending interrupt; `None` if there is none.
+    pub fn acknowledge(&self) -> Option<Acknowledged> {
+        each!(self, gic => gic.acknowledge())
+    }
+
+    /// Ends the interrupt's priority but leaves it active: a guest will deactivate it.
+    pub fn drop_priority(&self, interrupt: Acknowledged) {
+        each!(self, gic => gic.drop_priority(interrupt));
+    }
+
+    /// Ends the interrupt for good.
+    pub fn end(&self, interrupt: Acknowledged) {
+        each!(self, gic => { gic.drop_priority(interrupt); gic.deactivate(interrupt) });
+    }
+
+    /// Makes a private or shared interrupt inactive that no guest will deactivate any more.
+    pub fn deactivate(&self, intid: IntId) {
+        each!(self, gic => gic.deactivate(Acknowledged(intid.0)));
+    }
+
+    /// Lets an interrupt through to this CPU, or stops it.
+    pub fn set_enabled(&self, intid: IntId, enabled: bool) {
+        each!(self, gic => gic.set_enabled(intid, enabled));
+    }
+
+    /// Sends [`KICK`] to the CPU whose [`Gic::address`] this is.
+    pub fn kick(&self, address: u64) {
+        each!(self, gic => gic.kick(address));
+    }
+
+    /// Returns by what name other CPUs kick this one.
+    pub fn address(&self) -> u64 {
+        each!(self, gic => gic.address())
+    }
+
+    /// Tells how many list registers the CPU has.
+    pub fn list_registers(&self) -> u8 {
+        each!(self, gic => gic.list_registers())
+    }
+
+    /// Moves the plan into the list registers.
+    pub fn load(&self, lists: &ListRegisters) {
+        each!(self, gic => gic.load(lists));
+    }
+
+    /// Moves the list registers that the plan used back into it.
+    pub fn save(&self, lists: &mut ListRegisters) {
+        each!(self, gic => gic.save(lists));
+    }
+
+    /// Tells whether the guest's CPU interface has EOImode 1: EOIR drops the priority, DIR deactivates.
+    pub fn splits_deactivation(&self) -> bool {
+        each!(self, gic => gic.virtual_control()) & VMCR_EOIM != 0
+    }
+
+    /// Gives the virtual CPU interface the state it has after a reset.
+    pub fn reset_virtual(&self) {
+        each!(self, gic => gic.reset_virtual());
+    }
+}

@@ -1,0 +1,121 @@
+//! The real side of the library's door to hardware.
+//!
+//! Not here: decisions. Each method moves a value to where the CPU or a device wants it.
+
+use core::arch::asm;
+
+use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
+use trapeze::ids::{IntId, PcpuId, Ticks};
+use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::interpreter::inject::{El1, Entry, Features};
+use trapeze::machine::Machine;
+
+use super::gic::Gic;
+use super::monitor::Monitor;
+use super::sysreg::{isb, read_sysreg, write_sysreg};
+use super::{console, guest, timer};
+
+/// HCR_EL2.VSE.
+const HCR_VSE: u64 = 1 << 8;
+
+/// The CPU that runs this, as the monitor sees it.
+pub struct Hardware<'a> {
+    /// Its interrupt controller.
+    pub gic: &'a Gic,
+    /// What all CPUs share.
+    pub monitor: &'static Monitor,
+}
+
+impl Machine for Hardware<'_> {
+    fn now(&self) -> Ticks {
+        timer::now()
+    }
+
+    fn el1(&self, pc: u64, pstate: u64) -> El1 {
+        // No VM is shown FEAT_GCS, so it cannot set GCSCR_EL1.EXLOCKEN.
+        El1 { pc, pstate, sctlr_el1: self.sctlr_el1(), vbar_el1: read_sysreg!("vbar_el1"), exlocken: false }
+    }
+
+    fn sctlr_el1(&self) -> u64 {
+        read_sysreg!("sctlr_el1")
+    }
+
+    fn features(&self) -> &Features {
+        &self.monitor.controls.el1_features
+    }
+
+    fn enter_el1(&mut self, entry: &Entry) {
+        write_sysreg!("elr_el1", entry.elr_el1);
+        write_sysreg!("spsr_el1", entry.spsr_el1);
+        write_sysreg!("esr_el1", entry.esr_el1);
+        if let Some(far_el1) = entry.far_el1 {
+            write_sysreg!("far_el1", far_el1);
+        }
+        // No barrier: the ERET that follows is a context synchronization event.
+    }
+
+    fn save_lists(&mut self, lists: &mut ListRegisters) {
+        self.gic.save(lists);
+    }
+
+    fn load_lists(&mut self, lists: &ListRegisters) {
+        self.gic.load(lists);
+    }
+
+    fn listen_to_virtual_timer(&mut self, on: bool) {
+        self.gic.set_enabled(self.monitor.interrupts.virtual_timer, on);
+    }
+
+    fn splits_deactivation(&self) -> bool {
+        self.gic.splits_deactivation()
+    }
+
+    fn raise_virtual_serror(&mut self) {
+        HCR_EL2.set(HCR_EL2.get() | HCR_VSE); // the CPU clears it when the guest takes the SError
+    }
+
+    fn invalidate_guest_tlb(&mut self) {
+        guest::invalidate_tlb();
+    }
+
+    fn deactivate(&mut self, intid: IntId) {
+        self.gic.deactivate(intid);
+    }
+
+    fn kick(&mut self, pcpu: PcpuId) {
+        self.monitor.kick(self.gic, pcpu);
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Ticks>) {
+        timer::set_deadline(deadline);
+    }
+
+    fn transmit(&mut self, byte: u8) {
+        console::put(byte);
+    }
+
+    fn receive(&mut self) -> Option<u8> {
+        console::get()
+    }
+
+    fn listen(&mut self, on: bool) {
+        console::listen(on);
+    }
+
+    fn clean_invalidate_set_way(&mut self, operand: u64) {
+        // SAFETY: DC CISW writes back before it drops: whatever set, way and level the guest names, no data is
+        // lost, on this CPU or any other (Arm ARM DDI 0487K.a, C5.3).
+        unsafe { asm!("dc cisw, {operand}", "dsb sy", operand = in(reg) operand, options(nostack)) }
+    }
+
+    fn grant_debug(&mut self) {
+        guest::reset_debug(self.monitor.controls.debug);
+        MDCR_EL2.set(self.monitor.controls.mdcr_el2_debug_granted);
+        isb();
+    }
+}
+
+/// Reads the syndrome of the exit that just happened: ESR_EL2, FAR_EL2, HPFAR_EL2.
+pub fn syndrome() -> [u64; 3] {
+    [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")]
+}

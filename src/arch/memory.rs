@@ -1,0 +1,117 @@
+//! RAM by physical address: EL2 maps it where it is. Zeroing, copying, cache maintenance, table descriptors.
+//!
+//! Not here: who owns which page (the allocator's).
+//! Follows Arm ARM DDI 0487K.a, D7.5 (cache maintenance) and D8.16 (TLB maintenance).
+
+use core::arch::asm;
+
+use aarch64_cpu::asm::barrier;
+use trapeze::addr::{PAGE_BYTES, Pa, Region};
+
+use super::sysreg::read_sysreg;
+
+/// Makes every write before visible to the other CPUs and to table walkers before any access after.
+pub fn publish() {
+    barrier::dsb(barrier::ISHST);
+}
+
+/// Borrows RAM as bytes.
+///
+/// # Safety
+/// `region` is RAM that EL2 maps as Normal memory, and nobody else (CPU, guest, device, Rust reference) uses it
+/// for as long as the slice lives.
+pub unsafe fn bytes<'a>(region: Region<Pa>) -> &'a mut [u8] {
+    let start = core::ptr::with_exposed_provenance_mut::<u8>(region.start.get() as usize);
+    // SAFETY: the caller owns the region; it does not wrap (`Region`) and is not at address 0, where no board of ours
+    // has memory that is handed out.
+    unsafe { core::slice::from_raw_parts_mut(start, region.size_bytes as usize) }
+}
+
+/// Clears RAM.
+///
+/// # Safety
+/// `region` is page-aligned RAM that belongs to the caller alone.
+pub unsafe fn zero(region: Region<Pa>) {
+    let dczid = read_sysreg!("dczid_el0");
+    let start = region.start.get();
+    let end = start + region.size_bytes;
+    if dczid & (1 << 4) == 0 {
+        let block = 4_u64 << (dczid & 0xf); // DCZID_EL0.BS: log2 of words, at most 2 KiB
+        // SAFETY: DC ZVA clears whole naturally aligned blocks; the region is a whole number of pages, which
+        // are whole blocks, and the caller owns it.
+        unsafe {
+            asm!(
+                "2:", "dc zva, {at}", "add {at}, {at}, {block}", "cmp {at}, {end}", "b.lo 2b",
+                at = inout(reg) start => _, block = in(reg) block, end = in(reg) end, options(nostack),
+            );
+        }
+    } else {
+        // SAFETY: the caller owns the region.
+        unsafe { bytes(region) }.fill(0);
+    }
+}
+
+/// Writes back and drops every cache line of `region` down to the point of coherency.
+pub fn clean_invalidate(region: Region<Pa>) {
+    each_line(region, |at| {
+        // SAFETY: clean and invalidate loses no data: it is a write-back. The addresses are mapped RAM.
+        unsafe { asm!("dc civac, {at}", at = in(reg) at, options(nostack)) }
+    });
+}
+
+/// Calls `action` for every data cache line of `region`, between barriers.
+fn each_line(region: Region<Pa>, action: impl Fn(u64)) {
+    let line = 4_u64 << ((read_sysreg!("ctr_el0") >> 16) & 0xf); // CTR_EL0.DminLine
+    barrier::dsb(barrier::SY);
+    let mut at = region.start.align_down(line).get();
+    while at <= region.last().get() {
+        action(at);
+        at += line;
+    }
+    barrier::dsb(barrier::SY);
+}
+
+/// Drops every cache line of `region` down to the point of coherency, without writing it back.
+///
+/// Only while the caches of this CPU are off: what the memory holds is what counts then.
+pub fn invalidate(region: Region<Pa>) {
+    each_line(region, |at| {
+        // SAFETY: with the caches off no line can be newer than memory; the addresses are the caller's RAM.
+        unsafe { asm!("dc ivac, {at}", at = in(reg) at, options(nostack)) }
+    });
+}
+
+/// Makes the instruction caches of all CPUs forget everything: guest RAM got new contents.
+pub fn invalidate_instruction_caches() {
+    // SAFETY: refetching instructions changes nothing but time.
+    unsafe { asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack)) }
+}
+
+/// Reads a translation table descriptor.
+///
+/// # Safety
+/// `descriptor` is 8-byte aligned RAM of a table that belongs to the caller.
+pub unsafe fn read_descriptor(descriptor: Pa) -> u64 {
+    // SAFETY: the caller's promise; volatile, since the walker may set flags in it.
+    unsafe { core::ptr::with_exposed_provenance::<u64>(descriptor.get() as usize).read_volatile() }
+}
+
+/// Writes a translation table descriptor in one access.
+///
+/// # Safety
+/// As for [`read_descriptor`].
+pub unsafe fn write_descriptor(descriptor: Pa, value: u64) {
+    // SAFETY: the caller's promise; one aligned 64-bit store is single-copy atomic for the walker.
+    unsafe { core::ptr::with_exposed_provenance_mut::<u64>(descriptor.get() as usize).write_volatile(value) }
+}
+
+/// Clears `pages` table pages.
+///
+/// # Safety
+/// The pages are aligned RAM of the caller's.
+pub unsafe fn zero_tables(table: Pa, pages: u32) {
+    for descriptor in 0..u64::from(pages) * PAGE_BYTES / 8 {
+        // SAFETY: inside the caller's pages.
+        unsafe { write_descriptor(Pa::new(table.get() + 8 * descriptor), 0) };
+    }
+}

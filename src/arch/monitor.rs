@@ -1,0 +1,313 @@
+//! What all physical CPUs share: the board, the free resources, the VMs and who sits where.
+//!
+//! Not here: anything that one CPU has for itself (`percpu`).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use spin::Mutex;
+use trapeze::addr::Ipa;
+use trapeze::allocator::frames::Frames;
+use trapeze::allocator::stage2;
+use trapeze::allocator::tables::Geometry;
+use trapeze::allocator::vmid::{VmidBits, Vmids};
+use trapeze::dispatcher::interrupts::{self, Source};
+use trapeze::dispatcher::traps::{self, Debug};
+use trapeze::ids::{IntId, PcpuId, VcpuId};
+use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
+use trapeze::interpreter::inject;
+use trapeze::interpreter::sysreg::Processor;
+use trapeze::machine::Machine;
+use trapeze::platform::board::Board;
+use trapeze::vm::State;
+
+use super::gic::{Gic, GicParts, KICK};
+use super::power::Off;
+use super::sysreg::{id_space, read_sysreg};
+use super::tenant::Tenant;
+
+/// EL2's control registers for guests, worked out once from the table in `dispatcher::traps`.
+pub struct Controls {
+    /// HCR_EL2.
+    pub hcr_el2: u64,
+    /// MDCR_EL2 while debug registers trap.
+    pub mdcr_el2: u64,
+    /// MDCR_EL2 for a vCPU that was given the debug registers.
+    pub mdcr_el2_debug_granted: u64,
+    /// CPTR_EL2.
+    pub cptr_el2: u64,
+    /// CNTHCTL_EL2.
+    pub cnthctl_el2: u64,
+    /// HSTR_EL2.
+    pub hstr_el2: u64,
+    /// VTCR_EL2: one shape of stage 2 for all VMs.
+    pub vtcr_el2: u64,
+    /// Input bits of every VM's stage 2.
+    pub ipa_bits: u8,
+    /// What the CPU has beyond Armv8.0, as the trap table sees it.
+    pub traps: traps::Features,
+    /// What exception entry to EL1 depends on.
+    pub el1_features: inject::Features,
+    /// SCTLR_EL1 as it was when the image started.
+    pub sctlr_el1_at_boot: u64,
+    /// Numbers of breakpoints and watchpoints.
+    pub debug: DebugResources,
+}
+
+/// How many debug registers of each kind a CPU has (ID_AA64DFR0_EL1.BRPs and WRPs, plus 1).
+#[derive(Clone, Copy)]
+pub struct DebugResources {
+    /// DBGBVR<n>_EL1 and DBGBCR<n>_EL1.
+    pub breakpoints: u8,
+    /// DBGWVR<n>_EL1 and DBGWCR<n>_EL1.
+    pub watchpoints: u8,
+}
+
+impl Controls {
+    /// Works the registers out for the CPU that runs this.
+    fn of_this_cpu(ids: &HostIdRegisters) -> Option<Self> {
+        let traps = traps::Features::of_host(ids);
+        let field = |crm, op2, lsb| ids.field(IdField::new(crm, op2, lsb));
+        let pa_range = field(7, 0, 0) as u8; // ID_AA64MMFR0_EL1.PARange
+        let counters =
+            if traps.has(traps::Features::PMU) { (read_sysreg!("pmcr_el0") >> 11 & 0x1f) as u8 } else { 0 };
+        let ipa_bits = stage2::ipa_bits(pa_range);
+        Some(Self {
+            hcr_el2: traps::hcr_el2(traps),
+            mdcr_el2: traps::mdcr_el2(traps, counters, Debug::Trapped),
+            mdcr_el2_debug_granted: traps::mdcr_el2(traps, counters, Debug::Granted),
+            cptr_el2: traps::cptr_el2(traps),
+            cnthctl_el2: traps::cnthctl_el2(traps),
+            hstr_el2: traps::hstr_el2(traps),
+            vtcr_el2: stage2::vtcr_el2(Geometry::stage2(ipa_bits)?, pa_range, vmid_bits(ids)),
+            ipa_bits,
+            traps,
+            el1_features: inject::Features {
+                pan: field(7, 1, 20) != 0, // ID_AA64MMFR1_EL1.PAN
+                ssbs: field(4, 1, 4) != 0, // ID_AA64PFR1_EL1.SSBS
+                mte: field(4, 1, 8) >= 2,  // ID_AA64PFR1_EL1.MTE
+                nmi: field(4, 1, 36) != 0, // ID_AA64PFR1_EL1.NMI
+            },
+            sctlr_el1_at_boot: read_sysreg!("sctlr_el1"),
+            debug: DebugResources {
+                breakpoints: field(5, 0, 12) as u8 + 1,
+                watchpoints: field(5, 0, 20) as u8 + 1,
+            },
+        })
+    }
+}
+
+fn vmid_bits(ids: &HostIdRegisters) -> VmidBits {
+    VmidBits::from_id(ids.field(IdField::new(7, 1, 4)) as u8) // ID_AA64MMFR1_EL1.VMIDBits
+}
+
+/// Describes the processor of a VM: this CPU, less what VMs do not get.
+pub fn processor(cpu_interface: CpuInterface, vcpus: u8, peripheral_base: Ipa) -> Processor {
+    Processor {
+        ids: IdRegisters::sanitise(&HostIdRegisters::new(id_space()), cpu_interface),
+        cpu_interface,
+        midr_el1: read_sysreg!("midr_el1"),
+        revidr_el1: read_sysreg!("revidr_el1"),
+        aidr_el1: read_sysreg!("aidr_el1"),
+        actlr_el1: read_sysreg!("actlr_el1"),
+        vcpus,
+        peripheral_base,
+    }
+}
+
+/// Interrupts of the real machine that the hypervisor uses.
+pub struct HostInterrupts {
+    /// The virtual timer: the guest's.
+    pub virtual_timer: IntId,
+    /// EL2's physical timer.
+    pub hypervisor_timer: IntId,
+    /// List registers run out, or the guest ended an interrupt that was to be watched.
+    pub maintenance: IntId,
+    /// The console's UART.
+    pub console: Option<IntId>,
+}
+
+/// A place for a vCPU on a physical CPU.
+pub struct Seat {
+    /// Its VM.
+    pub tenant: Arc<Tenant>,
+    /// Which vCPU.
+    pub vcpu: VcpuId,
+}
+
+/// What the other CPUs know of a physical CPU.
+pub struct CpuPost {
+    /// By what name to kick it.
+    address: AtomicU64,
+    is_up: AtomicBool,
+    is_taken: AtomicBool,
+    seat: Mutex<Option<Seat>>,
+}
+
+/// The state that all CPUs share.
+pub struct Monitor {
+    /// EL2's control registers.
+    pub controls: Controls,
+    /// Free RAM.
+    pub frames: Mutex<Frames>,
+    /// Free VMIDs.
+    pub vmids: Mutex<Vmids>,
+    /// The interrupts in use.
+    pub interrupts: HostInterrupts,
+    /// What each CPU opens its interrupt controller from.
+    pub gic: GicParts,
+    /// How to stop the machine.
+    pub off: Off,
+    cpus: Vec<CpuPost>,
+    console: Mutex<Option<Arc<Tenant>>>,
+    live: AtomicU32,
+    has_failed: AtomicBool,
+}
+
+impl Monitor {
+    /// Makes the shared state; `cpus` is the number of CPUs. `None` if the CPU
+    /// has no stage 2 that serves.
+    pub fn new(board: &Board, frames: Frames, gic: GicParts, off: Off, cpus: usize) -> Option<Self> {
+        let post = |_| CpuPost {
+            address: AtomicU64::new(0),
+            is_up: AtomicBool::new(false),
+            is_taken: AtomicBool::new(false),
+            seat: Mutex::new(None),
+        };
+        let ids = HostIdRegisters::new(id_space());
+        Some(Self {
+            controls: Controls::of_this_cpu(&ids)?,
+            frames: Mutex::new(frames),
+            vmids: Mutex::new(Vmids::new(vmid_bits(&ids))),
+            interrupts: HostInterrupts {
+                virtual_timer: board.timer.virtual_el1,
+                hypervisor_timer: board.timer.hypervisor,
+                maintenance: board.gic.maintenance.intid,
+                console: board.console.as_ref().and_then(|console| console.interrupt).map(|line| line.intid),
+            },
+            gic,
+            off,
+            cpus: (0..cpus).map(post).collect(),
+            console: Mutex::new(None),
+            live: AtomicU32::new(1), // the boot CPU, until all VMs have their seats
+            has_failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells what an interrupt of the real machine stands for.
+    pub fn source_of(&self, intid: IntId) -> Source {
+        let known = &self.interrupts;
+        match intid {
+            _ if intid == KICK => Source::Kick,
+            _ if intid == known.virtual_timer => Source::VirtualTimer,
+            _ if intid == known.hypervisor_timer => Source::HypervisorTimer,
+            _ if intid == known.maintenance => Source::Maintenance,
+            _ if Some(intid) == known.console => Source::Console,
+            _ => Source::Unknown,
+        }
+    }
+
+    /// Lists the private interrupts that follow the guest's wishes.
+    pub fn guest_interrupts(&self) -> [IntId; 1] {
+        [self.interrupts.virtual_timer]
+    }
+
+    /// Lists the private interrupts that EL2 wants on every CPU.
+    pub fn own_interrupts(&self) -> [IntId; 2] {
+        [self.interrupts.hypervisor_timer, self.interrupts.maintenance]
+    }
+
+    /// Marks a CPU as running in EL2, reachable by its interrupt controller's name for it.
+    pub fn came_up(&self, pcpu: PcpuId, gic: &Gic) {
+        if let Some(cpu) = self.cpus.get(pcpu.index()) {
+            cpu.address.store(gic.address(), Ordering::Relaxed);
+            cpu.is_up.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells whether a CPU runs in EL2.
+    pub fn is_up(&self, pcpu: PcpuId) -> bool {
+        self.cpus.get(pcpu.index()).is_some_and(|cpu| cpu.is_up.load(Ordering::Acquire))
+    }
+
+    /// Lists the CPUs that run and have no vCPU.
+    pub fn free_cpus(&self) -> Vec<PcpuId> {
+        let is_free =
+            |cpu: &CpuPost| cpu.is_up.load(Ordering::Acquire) && !cpu.is_taken.load(Ordering::Acquire);
+        (0_u8..).map(PcpuId).zip(&self.cpus).filter(|(_, cpu)| is_free(cpu)).map(|(pcpu, _)| pcpu).collect()
+    }
+
+    /// Interrupts another CPU, or this one.
+    pub fn kick(&self, gic: &Gic, pcpu: PcpuId) {
+        if let Some(cpu) = self.cpus.get(pcpu.index()) {
+            gic.kick(cpu.address.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Gives each vCPU of a new VM its place. The first VM gets the console.
+    pub fn seat(&self, gic: &Gic, tenant: &Arc<Tenant>) {
+        self.live.fetch_add(1, Ordering::AcqRel);
+        self.console.lock().get_or_insert_with(|| tenant.clone());
+        for (vcpu, post) in (0_u8..).map(VcpuId).zip(&tenant.vm.posts) {
+            if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
+                cpu.is_taken.store(true, Ordering::Release);
+                *cpu.seat.lock() = Some(Seat { tenant: tenant.clone(), vcpu });
+                self.kick(gic, post.pcpu);
+            }
+        }
+    }
+
+    /// Takes what waits for this CPU.
+    pub fn take_seat(&self, pcpu: PcpuId) -> Option<Seat> {
+        self.cpus.get(pcpu.index())?.seat.lock().take()
+    }
+
+    /// Hands received characters to the VM that has the console.
+    pub fn receive(&self, machine: &mut impl Machine) {
+        let tenant = self.console.lock().clone();
+        match tenant {
+            Some(tenant) => interrupts::console(&tenant.vm, machine),
+            None => while machine.receive().is_some() {},
+        }
+    }
+
+    /// Ends the start: from here on the last VM to end ends the machine, which may be now.
+    pub fn all_seated(&self) {
+        self.leave();
+    }
+
+    fn leave(&self) {
+        if self.live.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.stop();
+        }
+    }
+
+    /// Notes that a VM could not start.
+    pub fn note_failure(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Notes the end of a VM; the last one ends the machine.
+    pub fn ended(&self, tenant: &Arc<Tenant>, state: State) {
+        if state == State::Crashed {
+            self.note_failure();
+        }
+        let mut console = self.console.lock();
+        if console.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, tenant)) {
+            *console = None;
+        }
+        drop(console);
+        for post in &tenant.vm.posts {
+            if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
+                cpu.is_taken.store(false, Ordering::Release);
+            }
+        }
+        self.leave();
+    }
+
+    /// Stops the machine: nothing runs any more.
+    pub fn stop(&self) -> ! {
+        self.off.stop(self.has_failed.load(Ordering::Acquire))
+    }
+}

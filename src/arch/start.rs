@@ -1,0 +1,182 @@
+//! The first instructions: the Image header, relocation, and the way of each CPU to its Rust entry.
+//!
+//! Not here: anything that can be said in Rust. Until `mmu::enable` memory is Device-nGnRnE: no exclusives and
+//! no unaligned accesses (the target is built with strict alignment).
+//! Follows Linux Documentation/arch/arm64/booting.rst (header, state at entry) and Arm ARM DDI 0487K.a, D7.5
+//! (cache maintenance around memory that is written with the caches off).
+
+use core::arch::global_asm;
+
+use super::percpu::AREA_BYTES;
+
+global_asm!(
+    r#"
+    .section .text.head, "ax"
+    .global image_head
+image_head:
+    b       start                       // code0
+    .long   0                           // code1
+    .quad   0                           // text_offset: any 2 MiB boundary will do
+    .quad   image_size                  // with what is not in the file
+    .quad   0b1010                      // little endian, 4 KiB pages, anywhere in RAM
+    .quad   0, 0, 0
+    .ascii  "ARM\x64"
+    .long   0
+
+start:                                  // x0: device tree, or 0
+    msr     daifset, #0xf
+    mov     x20, x0
+    mrs     x21, CurrentEL
+    lsr     x21, x21, #2
+    cmp     x21, #2
+    b.ne    1f
+    mov     x1, #(1 << 31)              // HCR_EL2.RW alone: no E2H, no TGE, no traps yet
+    msr     hcr_el2, x1
+    isb
+    ldr     w1, ={sctlr_off}
+    msr     sctlr_el2, x1
+    adr     x1, vectors
+    msr     vbar_el2, x1
+    msr     tpidr_el2, xzr              // no Pcpu yet: the vectors use the boot CPU's emergency stack
+    isb
+1:
+    // Stale lines over memory that we write with the caches off would hide or overwrite it.
+    adrp    x1, text_end                // relocation writes to read-only pages, too
+    adrp    x2, image_end
+    bl      invalidate_to_poc
+
+    // Relocate: only R_AARCH64_RELATIVE (1027), the linker was told to allow no others.
+    adrp    x1, rela_start
+    add     x1, x1, :lo12:rela_start
+    adrp    x2, rela_end
+    add     x2, x2, :lo12:rela_end
+    adr     x3, image_head
+    ldr     x4, ={link_base}
+    sub     x3, x3, x4                  // where we are less where we were linked
+2:  cmp     x1, x2
+    b.hs    3f
+    ldp     x4, x5, [x1], #16
+    ldr     x6, [x1], #8
+    cmp     w5, #1027
+    b.ne    2b
+    add     x6, x6, x3
+    str     x6, [x4, x3]
+    b       2b
+3:
+    adrp    x1, bss_start
+    adrp    x2, bss_end
+4:  cmp     x1, x2
+    b.hs    5f
+    stp     xzr, xzr, [x1], #16
+    b       4b
+5:
+    adrp    x1, cpu_areas
+    add     x1, x1, :lo12:cpu_areas
+    ldr     x2, ={area_bytes}
+    add     sp, x1, x2                  // area 0 begins with its guard page and ends with its stack
+    mov     x29, xzr
+    mov     x30, xzr
+    dsb     sy
+    isb
+    mov     x0, x20
+    mov     x1, x21
+    bl      boot_cpu_entry
+6:  wfe
+    b       6b
+
+    // x1..x2, page aligned: drop every line down to the point of coherency. Clobbers x1, x3, x4.
+invalidate_to_poc:
+    mrs     x3, ctr_el0
+    ubfx    x3, x3, #16, #4             // DminLine: log2 of words
+    mov     x4, #4
+    lsl     x3, x4, x3
+7:  cmp     x1, x2
+    b.hs    8f
+    dc      ivac, x1
+    add     x1, x1, x3
+    b       7b
+8:  dsb     sy
+    ret
+
+    // A further CPU, MMU off. It takes the one block that the boot CPU published in `secondary_block`
+    // and cleaned to the point of coherency, if the block is meant for it.
+    .global secondary_start
+secondary_start:
+    msr     daifset, #0xf
+    mrs     x21, CurrentEL
+    cmp     x21, #(2 << 2)
+    b.ne    6b
+    mov     x1, #(1 << 31)
+    msr     hcr_el2, x1
+    isb
+    ldr     w1, ={sctlr_off}
+    msr     sctlr_el2, x1
+    adr     x1, vectors
+    msr     vbar_el2, x1
+    isb
+    adrp    x19, secondary_block
+    add     x19, x19, :lo12:secondary_block
+    mrs     x1, mpidr_el1
+    ldr     x2, =0xff00ffffff
+    and     x1, x1, x2
+    ldr     x2, [x19, #{affinity}]
+    cmp     x1, x2
+    b.ne    6b
+    ldr     x1, [x19, #{mair}]
+    msr     mair_el2, x1
+    ldr     x1, [x19, #{tcr}]
+    msr     tcr_el2, x1
+    ldr     x1, [x19, #{ttbr0}]
+    msr     ttbr0_el2, x1
+    tlbi    alle2
+    ic      iallu
+    dsb     nsh
+    isb
+    ldr     x1, [x19, #{sctlr}]
+    msr     sctlr_el2, x1
+    isb
+    ldr     x1, [x19, #{stack}]
+    mov     sp, x1
+    msr     tpidr_el2, xzr              // its Pcpu comes later
+    ldr     x0, [x19, #{number}]
+    ldr     x1, [x19, #{monitor}]
+    mov     x29, xzr
+    mov     x30, xzr
+    bl      secondary_cpu_entry
+    b       6b
+    .ltorg
+    "#,
+    // SCTLR_EL2 with its RES1 bits and nothing else: MMU and caches off (Arm ARM DDI 0487K.a, D24.2.131).
+    sctlr_off = const 0x30c5_0830_u32,
+    link_base = const 0x4020_0000_u32,
+    area_bytes = const AREA_BYTES,
+    affinity = const core::mem::offset_of!(SecondaryBlock, affinity),
+    mair = const core::mem::offset_of!(SecondaryBlock, mair_el2),
+    tcr = const core::mem::offset_of!(SecondaryBlock, tcr_el2),
+    ttbr0 = const core::mem::offset_of!(SecondaryBlock, ttbr0_el2),
+    sctlr = const core::mem::offset_of!(SecondaryBlock, sctlr_el2),
+    stack = const core::mem::offset_of!(SecondaryBlock, stack_top),
+    number = const core::mem::offset_of!(SecondaryBlock, number),
+    monitor = const core::mem::offset_of!(SecondaryBlock, monitor),
+);
+
+/// What a starting CPU reads with its MMU off.
+#[repr(C, align(64))]
+pub struct SecondaryBlock {
+    /// Whom the block is for: the affinity fields of MPIDR_EL1. A CPU that finds another number stays out.
+    pub affinity: u64,
+    /// MAIR_EL2 of the boot CPU.
+    pub mair_el2: u64,
+    /// TCR_EL2 of the boot CPU.
+    pub tcr_el2: u64,
+    /// TTBR0_EL2 of the boot CPU: EL2 has one map.
+    pub ttbr0_el2: u64,
+    /// SCTLR_EL2 with MMU and caches on.
+    pub sctlr_el2: u64,
+    /// First address above the CPU's stack.
+    pub stack_top: u64,
+    /// The CPU's number.
+    pub number: u64,
+    /// Address of what all CPUs share.
+    pub monitor: u64,
+}

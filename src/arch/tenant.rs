@@ -1,0 +1,521 @@
+//! A VM with what it owns: made from a configuration of the bundle, loaded, reset, and released.
+//!
+//! Not here: the rules of who may own what (the allocator's), and formats (the library's `platform`).
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::arch::asm;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use spin::Mutex;
+use trapeze::addr::{Ipa, PAGE_BYTES, Pa, Region};
+use trapeze::allocator::Owner;
+use trapeze::allocator::frames::{Extents, Frames};
+use trapeze::allocator::stage2::{Stage2, Stage2Attributes};
+use trapeze::allocator::tables::{MapError, TableMemory};
+use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
+use trapeze::interpreter::device::pl011::Pl011;
+use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
+use trapeze::interpreter::id_registers::CpuInterface;
+use trapeze::interpreter::psci::{Power, PowerError, Start};
+use trapeze::platform::board::{Board, GicRegisters};
+use trapeze::platform::dtb::{self, DtbError};
+use trapeze::platform::fit::{Bundle, FitError, VmImages};
+use trapeze::platform::guest_fdt::{self, GuestFdtError};
+use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
+use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError};
+use trapeze::vm::{Layout, Parts, State, Uart, Vm};
+
+use super::monitor::Monitor;
+use super::percpu::Pcpu;
+use super::{console, guest, memory, monitor, timer};
+
+/// A VM and its resources.
+pub struct Tenant {
+    /// What its vCPUs share.
+    pub vm: Vm,
+    /// VTTBR_EL2 of its vCPUs.
+    pub vttbr_el2: u64,
+    affinities: Vec<Affinity>,
+    counter_offset: AtomicU64,
+    holdings: Mutex<Option<Holdings>>,
+    plan: Plan<'static>,
+    tree: Vec<u8>,
+}
+
+/// What a VM owns and gives back.
+struct Holdings {
+    owner: Owner,
+    vmid: Vmid,
+    stage2: Stage2,
+    ram: Vec<(Region<Ipa>, Extents)>,
+}
+
+/// Frames as memory for the tables of one VM.
+struct TableFrames<'a> {
+    frames: &'a mut Frames,
+    owner: Owner,
+}
+
+impl TableMemory for TableFrames<'_> {
+    fn read(&self, descriptor: Pa) -> u64 {
+        // SAFETY: the tables call with descriptors inside frames that `allocate` gave them.
+        unsafe { memory::read_descriptor(descriptor) }
+    }
+
+    fn write(&mut self, descriptor: Pa, value: u64) {
+        // SAFETY: as for `read`.
+        unsafe { memory::write_descriptor(descriptor, value) }
+    }
+
+    fn allocate(&mut self, pages: u32) -> Option<Pa> {
+        let size_bytes = u64::from(pages) * PAGE_BYTES;
+        let table = self.frames.allocate(Owner::Hypervisor, size_bytes, size_bytes)?;
+        // SAFETY: the frames were free until now.
+        unsafe { memory::zero_tables(table.start, pages) };
+        Some(table.start)
+    }
+
+    fn free(&mut self, table: Pa, pages: u32) {
+        let size_bytes = u64::from(pages) * PAGE_BYTES;
+        let freed = self.frames.free(Region { start: table, size_bytes });
+        assert!(freed.is_ok(), "a table of {:?} at {table} that was not allocated", self.owner);
+    }
+
+    fn publish(&mut self) {
+        memory::publish();
+    }
+
+    fn invalidate(&mut self, input: u64) {
+        // SAFETY: dropping TLB entries costs time only. Stage 1 and 2 combined go as well, since the TLB may hold
+        // what an IPA led to under its virtual address (Arm ARM DDI 0487K.a, D8.16.4).
+        unsafe {
+            asm!(
+                "dsb ishst", "tlbi ipas2e1is, {page}", "dsb ish", "tlbi vmalle1is", "dsb ish", "isb",
+                page = in(reg) input >> 12, options(nostack),
+            );
+        }
+    }
+}
+
+/// Why a VM does not start.
+enum StartError {
+    Fit(FitError),
+    Tree { node: String, error: DtbError },
+    Vm(VmError),
+    Kernel(KernelError),
+    GuestFdt(GuestFdtError),
+    Map(MapError),
+    Power(PowerError),
+    GicVersion { wanted: GicVersion },
+    Cpus { wanted: usize, free: usize },
+    Memory { wanted_bytes: u64, free_bytes: u64 },
+    Vmids,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fit(error) => write!(f, "{error}"),
+            Self::Tree { node, error } => write!(f, "{node}: {error}"),
+            Self::Vm(error) => write!(f, "{error}"),
+            Self::Kernel(error) => write!(f, "{error}"),
+            Self::GuestFdt(error) => write!(f, "{error}"),
+            Self::Map(error) => write!(f, "its memory cannot be mapped: {error:?}"),
+            Self::Power(error) => write!(f, "/cpus: {error:?}"),
+            Self::GicVersion { wanted: GicVersion::V2 } => {
+                write!(
+                    f,
+                    "/intc: compatible: a GICv2, but this board has a GICv3: give the VM an \"arm,gic-v3\""
+                )
+            }
+            Self::GicVersion { wanted: GicVersion::V3 } => {
+                write!(
+                    f,
+                    "/intc: compatible: a GICv3, but this board has a GICv2: give the VM an \"arm,gic-400\""
+                )
+            }
+            Self::Cpus { wanted, free } => {
+                write!(f, "/cpus: {wanted} vCPUs, but {free} physical CPUs are free: each vCPU needs one")
+            }
+            Self::Memory { wanted_bytes, free_bytes } => write!(
+                f,
+                "/memory: reg: {} MiB, but {} MiB are free",
+                wanted_bytes.div_ceil(1 << 20),
+                free_bytes >> 20
+            ),
+            Self::Vmids => write!(f, "every VMID is in use"),
+        }
+    }
+}
+
+macro_rules! from_error {
+    ($($variant:ident($error:ty)),*) => {
+        $(impl From<$error> for StartError {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+from_error!(
+    Fit(FitError),
+    Vm(VmError),
+    Kernel(KernelError),
+    GuestFdt(GuestFdtError),
+    Map(MapError),
+    Power(PowerError)
+);
+
+/// The bundle that is built in, for each version of the GIC.
+static BUILT_IN: [&[u8]; 2] =
+    [include_bytes!(env!("TRAPEZE_BUNDLE_GICV2")), include_bytes!(env!("TRAPEZE_BUNDLE_GICV3"))];
+
+/// Starts every VM of the bundle that can be started. None: the machine stops with a failure.
+pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: Option<&'static mut [u8]>) {
+    let blob = bundle.unwrap_or_else(|| {
+        let built_in = BUILT_IN[usize::from(matches!(board.gic.registers, GicRegisters::V3 { .. }))];
+        Vec::leak(built_in.to_vec())
+    });
+    if let Err(error) = start_bundle(board, monitor, cpu, blob) {
+        log::error!("the bundle: {error}");
+        monitor.note_failure();
+    }
+    if let Some(intid) = monitor.interrupts.console {
+        cpu.gic.set_enabled(intid, true);
+        console::listen(true);
+    }
+    monitor.all_seated();
+}
+
+fn start_bundle(
+    board: &Board,
+    monitor: &'static Monitor,
+    cpu: &Pcpu,
+    blob: &'static mut [u8],
+) -> Result<(), StartError> {
+    let (tree, external) = trapeze::platform::fit::split(blob)?;
+    let fdt = dtb::open(tree).map_err(|error| StartError::Tree { node: "bundle".into(), error })?;
+    let bundle = Bundle::open(&fdt, external)?;
+    for (number, (name, images)) in (0_u16..).zip(bundle.virtual_machines()) {
+        let made = images
+            .map_err(StartError::from)
+            .and_then(|images| Tenant::make(VmId(number), &images, board, monitor));
+        match made {
+            Ok(tenant) => {
+                let tenant = Arc::new(tenant);
+                log::info!("vm {name}: starts, {} vCPUs", tenant.affinities.len());
+                monitor.seat(&cpu.gic, &tenant);
+            }
+            Err(error) => {
+                log::error!("vm {name} does not start: {error}");
+                monitor.note_failure();
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Tenant {
+    fn make(
+        id: VmId,
+        images: &VmImages<'static>,
+        board: &Board,
+        monitor: &'static Monitor,
+    ) -> Result<Self, StartError> {
+        let mut tree = images.fdt.bytes.to_vec();
+        let fdt = dtb::open(&mut tree)
+            .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
+        let config = vm_tree::read(&fdt)?;
+        let pcpus = choose_cpus(&config, board, monitor)?;
+        let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
+        let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
+        let finished = guest_fdt::build(&fdt, &config, plan.initrd)?;
+        let start = Start { entry: plan.entry, context: plan.dtb.start.get() };
+        let power = Power::new(config.vcpus.iter().copied(), VcpuId(0), start)?;
+        let holdings = Holdings::take(id, &config, board, monitor)?;
+        let vttbr_el2 = holdings.stage2.vttbr_el2(holdings.vmid);
+        let vm = Vm::new(parts(id, images.name, &config, power, pcpus, monitor));
+        let tenant = Self {
+            vm,
+            vttbr_el2,
+            affinities: config.vcpus.clone(),
+            counter_offset: AtomicU64::new(0),
+            holdings: Mutex::new(Some(holdings)),
+            plan,
+            tree: finished,
+        };
+        match tenant.load() {
+            Ok(()) => Ok(tenant),
+            Err(error) => {
+                tenant.release(monitor);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Returns the place of a vCPU in the VM's machine.
+    pub fn affinity(&self, vcpu: VcpuId) -> Affinity {
+        self.affinities[vcpu.index()]
+    }
+
+    /// Returns CNTVOFF_EL2 of the VM: its virtual counter is 0 when it starts.
+    pub fn counter_offset(&self) -> u64 {
+        self.counter_offset.load(Ordering::Relaxed)
+    }
+
+    /// Fills RAM with what the VM starts with: zeroes, kernel, RAM disk, tree.
+    fn load(&self) -> Result<(), KernelError> {
+        let mut holdings = self.holdings.lock();
+        let Some(holdings) = holdings.as_mut() else { unreachable!("a VM without memory is loaded") };
+        for chunk in holdings.ram.iter().flat_map(|(_, extents)| extents.iter()) {
+            // SAFETY: the chunk belongs to this VM, none of whose vCPUs runs.
+            unsafe { memory::zero(chunk) };
+        }
+        let loaded = self.plan.load(&self.tree, &mut LoadedRam { ram: &holdings.ram });
+        for chunk in holdings.ram.iter().flat_map(|(_, extents)| extents.iter()) {
+            // A guest starts with its caches off: what is in the caches would be invisible to it, and be written
+            // over what it writes (Arm ARM DDI 0487K.a, D7.5).
+            memory::clean_invalidate(chunk);
+        }
+        memory::invalidate_instruction_caches();
+        self.counter_offset.store(timer::now().0, Ordering::Relaxed);
+        loaded
+    }
+
+    /// Gives the VM the machine as new. Its vCPUs are gathered.
+    pub fn reload(&self, monitor: &Monitor) {
+        log::info!("vm {}: resets", self.vm.name);
+        if let Err(error) = self.load() {
+            // It was loaded from the same bytes before; the bundle is not a guest's to change.
+            log::error!("vm {}: {error}", self.vm.name);
+            monitor.note_failure();
+        }
+        self.vm.vgic.lock().reset();
+        for uart in &self.vm.uarts {
+            *uart.model.lock() = Pl011::new();
+        }
+        self.vm.power.lock().reset();
+    }
+
+    /// Takes back what the VM owns. Its vCPUs are gathered.
+    pub fn release(&self, monitor: &Monitor) {
+        let Some(holdings) = self.holdings.lock().take() else { return };
+        guest::invalidate_tlb_of(self.vttbr_el2);
+        let mut frames = monitor.frames.lock();
+        holdings.stage2.destroy(&mut TableFrames { frames: &mut frames, owner: holdings.owner });
+        for (_, extents) in holdings.ram {
+            let freed = frames.free_ram(extents);
+            assert!(freed.is_ok(), "RAM of vm {} that was not allocated", self.vm.name);
+        }
+        drop(frames);
+        give_back(holdings.vmid, monitor);
+    }
+
+    /// Says how the VM ended.
+    pub fn report(&self, state: State) {
+        let exits = self.vm.exits.load(Ordering::Relaxed);
+        let how = if state == State::Crashed { "crashed" } else { "is off" };
+        log::info!("vm {}: {how} after {exits} exits", self.vm.name);
+    }
+}
+
+fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Vec<PcpuId>, StartError> {
+    match (&config.gic, &board.gic.registers) {
+        (Gic::V2 { .. }, GicRegisters::V3 { .. }) => {
+            return Err(StartError::GicVersion { wanted: GicVersion::V2 });
+        }
+        (Gic::V3 { .. }, GicRegisters::V2 { .. }) => {
+            return Err(StartError::GicVersion { wanted: GicVersion::V3 });
+        }
+        _ => {}
+    }
+    let mut free = monitor.free_cpus();
+    let wanted = config.vcpus.len();
+    if free.len() < wanted {
+        return Err(StartError::Cpus { wanted, free: free.len() });
+    }
+    free.truncate(wanted);
+    Ok(free)
+}
+
+fn parts(
+    id: VmId,
+    name: &str,
+    config: &VmConfig,
+    power: Power,
+    pcpus: Vec<PcpuId>,
+    monitor: &Monitor,
+) -> Parts {
+    let mut redistributors = Vec::new();
+    let (version, cpu_interface, distributor, deactivation) = match &config.gic {
+        Gic::V2 { distributor, cpu_interface } => {
+            let (_, second) = gicc_pages(*cpu_interface);
+            (GicVersion::V2, CpuInterface::MemoryMapped, *distributor, second)
+        }
+        Gic::V3 { distributor, redistributors: regions } => {
+            let mut before = 0;
+            for region in regions {
+                redistributors.push((*region, before));
+                before += region.size_bytes;
+            }
+            (GicVersion::V3, CpuInterface::SystemRegisters, *distributor, None)
+        }
+    };
+    let mut vgic = Vgic::new(version, &config.vcpus);
+    vgic.back_by_hardware(config.timer.virtual_, monitor.interrupts.virtual_timer);
+    let uart = |uart: &vm_tree::Uart| Uart {
+        region: uart.registers,
+        intid: uart.interrupt,
+        model: Mutex::new(Pl011::new()),
+    };
+    Parts {
+        id,
+        name: name.into(),
+        processor: monitor::processor(cpu_interface, config.vcpus.len() as u8, distributor.start),
+        layout: Layout {
+            distributor,
+            redistributors,
+            deactivation,
+            ram: config.ram.clone(),
+            virtual_timer: config.timer.virtual_,
+            physical_timer: config.timer.physical,
+        },
+        vgic,
+        uarts: config.uarts.iter().map(uart).collect(),
+        power,
+        pcpus,
+    }
+}
+
+impl Holdings {
+    /// Takes RAM, a VMID and tables for a VM, or nothing.
+    fn take(id: VmId, config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Self, StartError> {
+        let vmid = monitor.vmids.lock().allocate().ok_or(StartError::Vmids)?.vmid();
+        let taken = Self::take_memory(Owner::Vm(id), config, board, monitor);
+        let (stage2, ram) = taken.inspect_err(|_| give_back(vmid, monitor))?;
+        // What a former VM of this VMID left in the TLBs goes.
+        guest::invalidate_tlb_of(stage2.vttbr_el2(vmid));
+        Ok(Self { owner: Owner::Vm(id), vmid, stage2, ram })
+    }
+
+    fn take_memory(
+        owner: Owner,
+        config: &VmConfig,
+        board: &Board,
+        monitor: &Monitor,
+    ) -> Result<(Stage2, Vec<(Region<Ipa>, Extents)>), StartError> {
+        let mut frames = monitor.frames.lock();
+        let wanted_bytes = config.ram.iter().map(|region| region.size_bytes).sum();
+        let mut ram = Vec::new();
+        for region in &config.ram {
+            match frames.allocate_ram(owner, region.size_bytes) {
+                Some(extents) => ram.push((*region, extents)),
+                None => {
+                    let free_bytes = frames.free_bytes() + frames.reclaim(owner);
+                    return Err(StartError::Memory { wanted_bytes, free_bytes });
+                }
+            }
+        }
+        let mapped = map(&mut TableFrames { frames: &mut frames, owner }, &ram, config, board, monitor);
+        match mapped {
+            Ok(stage2) => Ok((stage2, ram)),
+            Err(error) => {
+                frames.reclaim(owner);
+                Err(error.into())
+            }
+        }
+    }
+}
+
+fn give_back(vmid: Vmid, monitor: &Monitor) {
+    let freed = monitor.vmids.lock().free(vmid);
+    assert!(freed.is_ok(), "{vmid:?} was not allocated");
+}
+
+fn map(
+    tables: &mut TableFrames<'_>,
+    ram: &[(Region<Ipa>, Extents)],
+    config: &VmConfig,
+    board: &Board,
+    monitor: &Monitor,
+) -> Result<Stage2, MapError> {
+    let mut stage2 = Stage2::new(tables, monitor.controls.ipa_bits)?;
+    let mut result = Ok(());
+    for (region, extents) in ram {
+        result = result.and_then(|()| {
+            stage2.map_extents(tables, region.start, extents, Stage2Attributes::RAM).map(drop)
+        });
+    }
+    if let (Gic::V2 { cpu_interface, .. }, GicRegisters::V2 { gicv, .. }) =
+        (&config.gic, &board.gic.registers)
+    {
+        let (first, _) = gicc_pages(*cpu_interface);
+        result = result.and_then(|()| stage2.map(tables, first, gicv.start, Stage2Attributes::DEVICE));
+    }
+    match result {
+        Ok(()) => Ok(stage2),
+        Err(error) => {
+            stage2.destroy(tables);
+            Err(error)
+        }
+    }
+}
+
+/// Returns the page of a GICv2 CPU interface that is the hardware's GICV, and the one with GICC_DIR, which is
+/// emulated: an interrupt that is deactivated may not be in the list registers (Arm IHI 0048B.b, 5.5).
+fn gicc_pages(cpu_interface: Region<Ipa>) -> (Region<Ipa>, Option<Region<Ipa>>) {
+    let first = Region { start: cpu_interface.start, size_bytes: PAGE_BYTES };
+    let second =
+        cpu_interface.start.checked_add(PAGE_BYTES).and_then(|page| Region::<Ipa>::new(page, PAGE_BYTES));
+    (first, second.filter(|page| cpu_interface.encloses(page)))
+}
+
+/// A VM's RAM while nobody runs in it.
+struct LoadedRam<'a> {
+    ram: &'a [(Region<Ipa>, Extents)],
+}
+
+impl LoadedRam<'_> {
+    /// Calls `action` with each contiguous piece of `bytes` bytes from `start` on, and how far into them it is.
+    fn each_piece(
+        &self,
+        start: Ipa,
+        bytes: u64,
+        mut action: impl FnMut(Region<Pa>, u64),
+    ) -> Result<(), OutsideRam> {
+        let outside = OutsideRam(start);
+        let (region, extents) =
+            self.ram.iter().find(|(region, _)| region.offset_of(start, bytes).is_some()).ok_or(outside)?;
+        let first = start.offset_from(region.start).ok_or(outside)?;
+        let (mut at, mut done) = (0, 0);
+        for extent in extents.iter() {
+            let skip = (first + done).saturating_sub(at);
+            if done < bytes && skip < extent.size_bytes {
+                let length = (extent.size_bytes - skip).min(bytes - done);
+                let piece = Region::<Pa>::new(Pa::new(extent.start.get() + skip), length).ok_or(outside)?;
+                action(piece, done);
+                done += length;
+            }
+            at += extent.size_bytes;
+        }
+        if done == bytes { Ok(()) } else { Err(outside) }
+    }
+}
+
+impl GuestRam for LoadedRam<'_> {
+    fn write(&mut self, start: Ipa, bytes: &[u8]) -> Result<(), OutsideRam> {
+        self.each_piece(start, bytes.len() as u64, |piece, done| {
+            let source = &bytes[done as usize..][..piece.size_bytes as usize];
+            // SAFETY: the piece is RAM of a VM none of whose vCPUs runs, held under its lock.
+            unsafe { memory::bytes(piece) }.copy_from_slice(source);
+        })
+    }
+
+    /// `Tenant::load` has cleared all of it.
+    fn zero(&mut self, start: Ipa, bytes: u64) -> Result<(), OutsideRam> {
+        self.each_piece(start, bytes, |_, _| {})
+    }
+}
