@@ -1,0 +1,104 @@
+# Trapeze. `make help` lists what there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.SILENT:
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# A rustup installed a minute ago is not in PATH yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export PYTHONDONTWRITEBYTECODE := 1
+
+export GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG
+# APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
+ifneq ($(origin APPEND),undefined)
+export APPEND
+endif
+
+PORT ?= 1234
+TARGET := aarch64-unknown-none-softfloat
+ELF := target/$(TARGET)/release/trapeze
+HELLO_ELF := target/guests/$(TARGET)/release/hello
+BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
+
+.PHONY: help setup setup-run build guests hello run debug gdb test check bench doc clean distclean FORCE
+
+help: ## List what make can do
+	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
+	echo
+	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	echo
+	sed -n 's/^#| \?//p' $(MAKEFILE_LIST)
+
+#| Variables of make run and make debug:
+#|   GUEST=linux|hello   Debian to a shell (default), or the tiny kernel that is built into the image
+#|   KERNEL=path         your own instead: arm64 Image, gzipped Image, ELF, or raw binary (at RAM base + 0x80000)
+#|   INITRD=path         its initial ramdisk
+#|   APPEND="..."        its command line
+#|   CPUS=n              vCPUs, one per physical CPU: 1 to 8 (4)
+#|   MEM=size            its RAM: 512M, 1G or bytes, a multiple of 2 MiB (512M)
+#|   GIC=2|3             interrupt controller of board and VM (3)
+#|   CPU=model           QEMU's name for it: cortex-a53, cortex-a72, neoverse-n1, max, ... (cortex-a72)
+#|   QUIET=1             only the guest on the console; LOG=off|error|warn|info|debug|trace says how much else
+#|   QEMU_ARGS="..."     more options for QEMU
+#|   PORT=n              where make debug waits and make gdb attaches (1234)
+
+setup: ## Install what is missing (make run and make test do it themselves)
+	tools/setup
+
+setup-run:
+	tools/setup --run
+
+build: setup-run target/trapeze.img ## Build the hypervisor image, target/trapeze.img
+
+guests: target/hello.img target/initramfs.cpio ## Build the guests
+
+run: setup-run target/trapeze.img guests ## Run a guest under Trapeze
+	tools/run
+
+debug: setup-run target/trapeze.img guests ## The same, paused until make gdb attaches and continues
+	echo "Waiting for 'make gdb'; Ctrl-A x leaves." >&2
+	PORT=$(PORT) tools/run
+
+gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
+	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
+	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
+
+test: setup target/trapeze.img guests ## Run every test: the host's, Miri's, QEMU's; ends in a summary
+	tools/test
+
+check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
+	tools/test --quick
+
+doc: setup-run ## Write the API documentation to target/doc
+	cargo doc --no-deps --lib --document-private-items
+
+clean: ## Remove what was built; what was downloaded stays
+	test ! -d target || find target -mindepth 1 -maxdepth 1 ! -name debian -exec rm -rf {} +
+
+distclean: ## Remove the downloads too
+	rm -rf target
+
+# --- files; cargo knows what is up to date, and leaves the time of what is ------------------------------------------
+
+target/trapeze.img: $(ELF) tools/flatten
+	tools/flatten $< $@
+
+$(ELF): $(BUILT_IN) FORCE
+	cargo build --locked --release --target $(TARGET) --bin trapeze
+
+target/hello.img: $(HELLO_ELF) tools/flatten
+	tools/flatten $< $@
+
+$(HELLO_ELF): FORCE
+	cargo build --locked --release --target $(TARGET) --manifest-path guests/hello/Cargo.toml --target-dir target/guests
+
+# What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
+$(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
+	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max
+
+target/initramfs.cpio: target/debian/busybox tools/initramfs $(shell find guests/linux -type f)
+	tools/initramfs $< $@
