@@ -3,7 +3,7 @@
 //! Not here: EL1 system registers. A vCPU that owns its physical CPU keeps them in the hardware.
 //! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
 
-use crate::dispatcher::cause::{CLASSES, Cause};
+use crate::dispatcher::cause::CLASSES;
 use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
@@ -68,9 +68,10 @@ impl Exits {
         Self { by_class: [0; CLASSES], interrupts: 0 }
     }
 
-    /// Counts a synchronous exit.
-    pub fn count(&mut self, cause: &Cause) {
-        if let Some(count) = self.by_class.get_mut(cause.class_index()) {
+    /// Counts a synchronous exit of an ESR_EL2.EC.
+    #[inline]
+    pub fn count(&mut self, class: usize) {
+        if let Some(count) = self.by_class.get_mut(class) {
             *count = count.wrapping_add(1);
         }
     }

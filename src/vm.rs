@@ -226,10 +226,15 @@ impl Vm {
     }
 
     /// Leaves `request` for each of `vcpus` and makes their physical CPUs look.
+    #[inline]
     pub fn notify(&self, vcpus: VcpuSet, request: Requests, machine: &mut impl Machine) {
-        if vcpus.is_empty() {
-            return;
+        if !vcpus.is_empty() {
+            self.notify_each(vcpus, request, machine);
         }
+    }
+
+    #[inline(never)]
+    fn notify_each(&self, vcpus: VcpuSet, request: Requests, machine: &mut impl Machine) {
         for (number, post) in (0_u8..).zip(&self.posts) {
             if vcpus.contains(VcpuId(number)) {
                 post.leave(request);
