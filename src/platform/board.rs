@@ -89,7 +89,7 @@ impl Board {
     /// Takes `region` out of the free RAM.
     pub fn reserve(&mut self, region: Region<Pa>) {
         self.reserved.push(region);
-        self.reserved = memory::merge(core::mem::take(&mut self.reserved));
+        self.reserved = memory::merge(&self.reserved);
     }
 
     /// Returns the RAM that is not reserved, lowest first.
