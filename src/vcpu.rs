@@ -11,8 +11,9 @@ use crate::interpreter::device::vgic::ListRegisters;
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
 
-/// What the vectors save and restore on every exit. `arch` reads it from assembly.
-#[repr(C)]
+/// What the vectors save and restore on every exit. `arch` reads it from assembly, with SP_EL2 pointing at it: an SP
+/// that is used has to be 16-byte aligned (SCTLR_EL2.SA).
+#[repr(C, align(16))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// X0 to X30.
