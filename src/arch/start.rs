@@ -75,7 +75,8 @@ start:                                  // x0: device tree, or 0
 11: add     x5, x5, #(63 * 8)
     b       2b
 9:
-    adrp    x1, bss_start
+    adrp    x1, bss_start               // 16-byte aligned; the rest of its first page is .data
+    add     x1, x1, :lo12:bss_start
     adrp    x2, bss_end
 4:  cmp     x1, x2
     b.hs    5f
