@@ -11,7 +11,7 @@ use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
-use trapeze::platform::board::{Board, Console, Cpu, GicRegisters, UartKind};
+use trapeze::platform::board::{Board, Console, Cpu, EnableMethod, GicRegisters, UartKind};
 use trapeze::platform::dtb;
 
 use super::console::{self, Uart};
@@ -21,7 +21,7 @@ use super::mmu::{self, El2Map};
 use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
-use super::{heap, memory};
+use super::{heap, memory, timer};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
@@ -166,6 +166,16 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
             stop(&format_args!("no room in EL2's map for the RAM at {region}: {error:?}"));
         }
     }
+    // Boot loaders reserve what they hand over (`/memreserve/`), and firmware the words of its spin table.
+    let releases = cpus(board).filter_map(|cpu| match cpu.enable {
+        EnableMethod::SpinTable { release } => Region::<Pa>::new(release, 8),
+        _ => None,
+    });
+    for region in board.initrd.into_iter().chain(releases) {
+        if let Err(error) = map.add_missing(region, El2Access::ReadWrite) {
+            stop(&format_args!("no room in EL2's map for the memory at {region}: {error:?}"));
+        }
+    }
     let mut needs_heap = true;
     for region in without_bundle.free_ram().into_iter().filter_map(whole_pages) {
         let mut region = region;
@@ -283,6 +293,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
     // SAFETY: the box was just made and is never dropped. Handlers get it by TPIDR_EL2 only once this CPU runs a
     // guest, which is after the last use of what is returned here.
     let cpu = unsafe { &mut *cpu };
+    timer::set_deadline(None); // a reset leaves it unknown, and its interrupt goes on
     for intid in monitor.own_interrupts() {
         cpu.gic.set_enabled(intid, true);
     }
