@@ -10,6 +10,12 @@ use crate::interpreter::device::vgic::ListRegisters;
 
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
+/// PSTATE.nRW: AArch32, where the bits of BTYPE mean something else.
+const PSTATE_NRW: u64 = 1 << 4;
+/// PSTATE.BTYPE: how the instruction was branched to.
+const PSTATE_BTYPE: u64 = 0b11 << 10;
+/// PSTATE.SS: a software step is due after the next instruction.
+const PSTATE_SS: u64 = 1 << 21;
 
 /// What the vectors save and restore on every exit. `arch` reads it from assembly, with SP_EL2 pointing at it: an SP
 /// that is used has to be 16-byte aligned (SCTLR_EL2.SA).
@@ -43,6 +49,16 @@ impl Frame {
     pub fn set(&mut self, register: Gpr, value: u64) {
         if let Some(slot) = register.index().and_then(|index| self.x.get_mut(index)) {
             *slot = value;
+        }
+    }
+
+    /// Goes on behind an instruction of `bytes` that was emulated: it ends the effect of a branch before it (BTYPE), and
+    /// a software step ends with it (SS; Arm ARM DDI 0487K.a, C5.2.19).
+    pub fn step(&mut self, bytes: u64) {
+        self.pc = self.pc.wrapping_add(bytes);
+        self.pstate &= !PSTATE_SS;
+        if self.pstate & PSTATE_NRW == 0 {
+            self.pstate &= !PSTATE_BTYPE;
         }
     }
 
@@ -146,5 +162,16 @@ mod tests {
         assert_eq!(frame.get(Gpr::XZR), 0);
         assert_eq!((frame.get(Gpr::new(0)), frame.pc, frame.pstate), (7, 0x4000, 0x3c5));
         assert!(!frame.is_el0());
+    }
+
+    #[test]
+    fn a_step_ends_a_branch_and_a_software_step() {
+        let mut frame = Frame::at_start(0x4000, 0);
+        frame.pstate |= PSTATE_SS | PSTATE_BTYPE;
+        frame.step(4);
+        assert_eq!((frame.pc, frame.pstate), (0x4004, 0x3c5));
+        let mut thumb = Frame { pstate: PSTATE_NRW | PSTATE_BTYPE | PSTATE_SS, ..frame };
+        thumb.step(2);
+        assert_eq!((thumb.pc, thumb.pstate), (0x4006, PSTATE_NRW | PSTATE_BTYPE));
     }
 }

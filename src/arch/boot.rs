@@ -3,6 +3,7 @@
 //! Not here: reading trees (the library's `platform`). A step that fails says why and stops the machine.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt::Display;
 
 use aarch64_cpu::registers::{MPIDR_EL1, Readable, TPIDR_EL2, Writeable};
@@ -21,7 +22,7 @@ use super::mmu::{self, El2Map};
 use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
-use super::{heap, memory};
+use super::{heap, memory, timer};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
@@ -169,17 +170,21 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
         without_bundle.reserve(pages(initrd));
     }
     let mut frames = Frames::new();
-    for region in board.free_ram().into_iter().filter_map(whole_pages) {
+    let free: Vec<Region<Pa>> = board.free_ram().into_iter().filter_map(whole_pages).collect();
+    for region in free.iter().copied() {
         if let Err(error) = map.add(region, El2Access::ReadWrite) {
             stop(&format_args!("no room in EL2's map for the RAM at {region}: {error:?}"));
         }
     }
-    for cpu in &board.cpus {
-        if let EnableMethod::SpinTable { release } = cpu.enable
-            && let Some(word) = Region::<Pa>::new(release, 8)
-            && let Err(error) = map.add_missing(word, El2Access::ReadWrite)
-        {
-            stop(&format_args!("no room in EL2's map for the spin table at {release}: {error:?}"));
+    // Boot loaders reserve what they hand over (`/memreserve/`), and firmware the words of its spin table.
+    let releases = cpus(board).filter_map(|cpu| match cpu.enable {
+        EnableMethod::SpinTable { release } => Region::<Pa>::new(release, 8),
+        _ => None,
+    });
+    let is_free = |region: &Region<Pa>| free.iter().any(|ram| ram.encloses(region));
+    for region in board.initrd.into_iter().chain(releases).filter(|region| !is_free(region)) {
+        if let Err(error) = map.add_missing(region, El2Access::ReadWrite) {
+            stop(&format_args!("no room in EL2's map for the memory at {region}: {error:?}"));
         }
     }
     let mut needs_heap = true;
@@ -299,6 +304,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
     // SAFETY: the box was just made and is never dropped. Handlers get it by TPIDR_EL2 only once this CPU runs a
     // guest, which is after the last use of what is returned here.
     let cpu = unsafe { &mut *cpu };
+    timer::set_deadline(None); // a reset leaves it unknown, and its interrupt goes on
     for intid in monitor.own_interrupts() {
         cpu.gic.set_enabled(intid, true);
     }

@@ -3,6 +3,8 @@
 //! Not here: decisions. Interrupts stay masked at EL2, so a handler is never interrupted and each CPU
 //! has at most one.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use trapeze::dispatcher::cause::{self, Cause};
 use trapeze::dispatcher::interrupts::{self, Disposition, Source};
 use trapeze::dispatcher::{self, Next};
@@ -62,6 +64,10 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         (_, Some(Guest { vcpu, tenant, .. })) => interrupts::physical(source, vcpu, &tenant.vm, &mut machine),
         (_, None) => Disposition::End,
     };
+    if source == Source::Unknown && !interrupt.intid().is_sgi() {
+        // Firmware left it on. A level that nobody lowers would come again for ever.
+        cpu.gic.set_enabled(interrupt.intid(), false);
+    }
     match disposition {
         Disposition::LeaveActive => cpu.gic.drop_priority(interrupt),
         Disposition::End => cpu.gic.end(interrupt),
@@ -69,9 +75,17 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     true
 }
 
+/// Whether a fatal exception is being reported.
+static IS_DYING: AtomicBool = AtomicBool::new(false);
+
 /// Reports an exception of EL2 itself and stops the machine.
 #[unsafe(no_mangle)]
 extern "C" fn exit_fatal(frame: &FatalFrame, vector: u64) -> ! {
+    // No exchange: the MMU may be off.
+    if IS_DYING.load(Ordering::Relaxed) {
+        super::power::fail(); // reporting the first one failed
+    }
+    IS_DYING.store(true, Ordering::Relaxed);
     const KINDS: [&str; 4] = ["synchronous exception", "IRQ", "FIQ", "SError"];
     let kind = KINDS[vector as usize % 4];
     let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();

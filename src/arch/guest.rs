@@ -24,6 +24,10 @@ const MPIDR_RES1: u64 = 1 << 31;
 
 /// Sets EL2 up for the guest that this CPU will run.
 pub fn take_control(controls: &Controls, affinity: Affinity, vttbr_el2: u64, counter_offset: u64) {
+    // Stage 2 before HCR_EL2.VM: nothing may be walked with the tables of another.
+    VTCR_EL2.set(controls.vtcr_el2);
+    VTTBR_EL2.set(vttbr_el2);
+    isb();
     HCR_EL2.set(controls.hcr_el2);
     MDCR_EL2.set(controls.mdcr_el2);
     CPTR_EL2.set(controls.cptr_el2);
@@ -33,8 +37,10 @@ pub fn take_control(controls: &Controls, affinity: Affinity, vttbr_el2: u64, cou
     write_sysreg!("vpidr_el2", read_sysreg!("midr_el1"));
     VMPIDR_EL2.set(affinity.to_mpidr() | MPIDR_RES1);
     CNTVOFF_EL2.set(counter_offset);
-    VTCR_EL2.set(controls.vtcr_el2);
-    VTTBR_EL2.set(vttbr_el2);
+    if controls.traps.has(Features::RAS) {
+        write_sysreg!("S3_4_C5_C2_3", 0); // VSESR_EL2: syndrome of a virtual SError
+        write_sysreg!("S3_4_C12_C1_1", 0); // VDISR_EL2: what the guest reads as DISR_EL1
+    }
     isb(); // the next ERET runs under all of this
 }
 
@@ -69,6 +75,8 @@ fn take_fine_control(features: Features) {
 /// Leaves this CPU without a guest: nothing of EL1 translates, counts or interrupts any more.
 pub fn give_up() {
     write_sysreg!("cntv_ctl_el0", 0);
+    write_sysreg!("sctlr_el1", SCTLR_EL1_RES1); // no walk starts from the guest's tables any more
+    isb();
     VTTBR_EL2.set(0);
     isb();
 }

@@ -25,6 +25,7 @@ image_head:
 
 start:                                  // x0: device tree, or 0
     msr     daifset, #0xf
+    msr     spsel, #1                   // SP_EL0 is the guest's
     mov     x20, x0
     mrs     x21, CurrentEL
     lsr     x21, x21, #2
@@ -116,6 +117,7 @@ invalidate_to_poc:
     .global secondary_start
 secondary_start:
     msr     daifset, #0xf
+    msr     spsel, #1
     mrs     x21, CurrentEL
     cmp     x21, #(2 << 2)
     b.ne    6b
@@ -124,6 +126,7 @@ secondary_start:
     isb
     ldr     w1, ={sctlr_off}
     msr     sctlr_el2, x1
+    msr     tpidr_el2, xzr              // its Pcpu comes later
     adr     x1, vectors
     msr     vbar_el2, x1
     isb
@@ -150,7 +153,6 @@ secondary_start:
     isb
     ldr     x1, [x19, #{stack}]
     mov     sp, x1
-    msr     tpidr_el2, xzr              // its Pcpu comes later
     ldr     x0, [x19, #{number}]
     ldr     x1, [x19, #{monitor}]
     mov     x29, xzr

@@ -296,6 +296,7 @@ impl Tenant {
             log::error!("vm {}: {error}", self.vm.name);
             monitor.note_failure();
         }
+        guest::invalidate_tlb_of(self.vttbr_el2);
         self.vm.vgic.lock().reset();
         for uart in &self.vm.uarts {
             *uart.model.lock() = Pl011::new();

@@ -65,9 +65,10 @@ impl Blocks {
     }
 }
 
-/// Reads which bit of ITARGETSR is the CPU that runs this: its banked registers say so, or 0 on a machine with one.
+/// Reads which bit of ITARGETSR is the CPU that runs this: its banked registers say so, or 0 on a machine with one,
+/// which is the first then: SGIs still want a target.
 fn own_interface(distributor: Mmio) -> u32 {
-    (0..8).map(|word| distributor.read32(ITARGETSR + 4 * word)).find(|value| *value != 0).unwrap_or(0) & 0xff
+    (0..8).map(|word| distributor.read32(ITARGETSR + 4 * word)).find(|value| *value != 0).unwrap_or(1) & 0xff
 }
 
 /// One CPU's interfaces.

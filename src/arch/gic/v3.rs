@@ -16,6 +16,7 @@ const GICD_TYPER: u64 = 0x0004;
 const IGROUPR: u64 = 0x0080;
 const ISENABLER: u64 = 0x0100;
 const ICENABLER: u64 = 0x0180;
+const ICACTIVER: u64 = 0x0380;
 const IPRIORITYR: u64 = 0x0400;
 const GICD_IROUTER: u64 = 0x6000;
 const GICR_TYPER: u64 = 0x0008;
@@ -46,6 +47,7 @@ impl Distributor {
         let words = (registers.read32(GICD_TYPER) & 0x1f) + 1;
         for word in 1..words {
             registers.write32(ICENABLER + 4 * u64::from(word), u32::MAX);
+            registers.write32(ICACTIVER + 4 * u64::from(word), u32::MAX);
             registers.write32(IGROUPR + 4 * u64::from(word), u32::MAX);
         }
         this.wait();
@@ -105,6 +107,7 @@ impl V3 {
         redistributor.write32(GICR_WAKER, redistributor.read32(GICR_WAKER) & !(1 << 1));
         while redistributor.read32(GICR_WAKER) & (1 << 2) != 0 {}
         redistributor.write32(GICR_SGI_BASE + ICENABLER, u32::MAX);
+        redistributor.write32(GICR_SGI_BASE + ICACTIVER, u32::MAX);
         redistributor.write32(GICR_SGI_BASE + IGROUPR, u32::MAX);
         while redistributor.read32(0) & GICR_RWP != 0 {}
         for word in 0..8 {
