@@ -1,7 +1,7 @@
 //! List registers: how the hypervisor hands virtual interrupts to the CPU interface, and gets them back.
 //!
 //! Not here: which interrupt goes in (`delivery`), and the system registers or the GICH frame themselves.
-//! Follows Arm IHI 0069H, 12.4.6 (ICH_LR<n>_EL2) and Arm IHI 0048B.b, 5.3.12 (GICH_LRn).
+//! Follows Arm IHI 0069H, 12.4.6 (`ICH_LR<n>_EL2`) and Arm IHI 0048B.b, 5.3.12 (GICH_LRn).
 
 use crate::ids::{IntId, VcpuId};
 use tock_registers::register_bitfields;
@@ -196,7 +196,7 @@ impl ListRegisters {
     }
 }
 
-/// Encodes an ICH_LR<n>_EL2 value (Arm IHI 0069H, 12.4.6).
+/// Encodes an `ICH_LR<n>_EL2` value (Arm IHI 0069H, 12.4.6).
 #[must_use]
 pub fn encode_v3(entry: &ListRegister) -> u64 {
     let origin = match entry.physical {
@@ -210,7 +210,7 @@ pub fn encode_v3(entry: &ListRegister) -> u64 {
     (fields + origin).value
 }
 
-/// Decodes an ICH_LR<n>_EL2 value; every value has a meaning.
+/// Decodes an `ICH_LR<n>_EL2` value; every value has a meaning.
 #[must_use]
 pub fn decode_v3(value: u64) -> ListRegister {
     let hardware = ICH_LR::HW.is_set(value);

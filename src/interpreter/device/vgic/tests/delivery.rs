@@ -540,6 +540,7 @@ fn planning_twice_without_a_fold_gives_the_same_answer() {
 fn no_list_registers_mean_no_interrupts_but_no_loss() {
     for intid in [UART, IntId(20)] {
         let mut vgic = running(GicVersion::V3, 1, &[intid]);
+        vgic.planned(CPU0);
         vgic.set_line(CPU0, intid, true);
         let mut out = ListRegisters::new(0);
         vgic.plan(CPU0, &mut out);
