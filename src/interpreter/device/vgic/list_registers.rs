@@ -125,7 +125,8 @@ pub struct ListRegisters {
     pub count: u8,
     /// How many are in use, from the first. Set by `plan`; the others are to be made invalid.
     pub used: u8,
-    /// Read back for `fold`: ICH_HCR_EL2.EOIcount, deactivations that met no list register.
+    /// Read back for `fold`: ICH_HCR_EL2.EOIcount, deactivations that met no list register. It needs to be read
+    /// only where `not_present_maintenance` was asked for; `plan` sets it to 0, and so must the hardware's be.
     pub eoi_count: u8,
     /// Read back for `plan`: which group (0, 1) the guest has off in its CPU interface, the inverse of
     /// ICH_VMCR_EL2.VENG0 and VENG1. Only looked at when the list registers run out; `false` is a safe answer.
@@ -181,6 +182,7 @@ impl ListRegisters {
     /// Starts a plan: nothing in use, nothing asked for.
     pub(super) fn clear(&mut self) {
         self.used = 0;
+        self.eoi_count = 0; // of the run before
         self.no_pending_maintenance = false;
         self.not_present_maintenance = false;
         self.group_enable_maintenance = false;
