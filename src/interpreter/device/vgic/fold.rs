@@ -1,7 +1,7 @@
 //! Fold: takes in what became of the interrupts that a vCPU had in its list registers.
 //!
 //! Not here: what goes in (`plan`, where the policy is explained).
-//! Follows Arm IHI 0069H, 6.2 and 12.4 (ICH_LR<n>_EL2, ICH_HCR_EL2.EOIcount), and Arm IHI 0048B.b, 5.2 and 5.3.
+//! Follows Arm IHI 0069H, 6.2 and 12.4 (`ICH_LR<n>_EL2`, ICH_HCR_EL2.EOIcount), and Arm IHI 0048B.b, 5.2 and 5.3.
 
 use super::bank::{Bank, bits_of};
 use super::list_registers::{ListRegisters, State};

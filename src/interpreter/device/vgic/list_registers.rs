@@ -1,7 +1,7 @@
 //! List registers: how the hypervisor hands virtual interrupts to the CPU interface, and gets them back.
 //!
-//! Not here: which interrupt goes in (`delivery`), and the system registers or the GICH frame themselves.
-//! Follows Arm IHI 0069H, 12.4.6 (ICH_LR<n>_EL2) and Arm IHI 0048B.b, 5.3.12 (GICH_LRn).
+//! Not here: which interrupt goes in (`plan` and `fold`), and the system registers or the GICH frame themselves.
+//! Follows Arm IHI 0069H, 12.4.6 (`ICH_LR<n>_EL2`) and Arm IHI 0048B.b, 5.3.12 (GICH_LRn).
 
 use crate::ids::{IntId, VcpuId};
 use tock_registers::register_bitfields;
@@ -125,7 +125,8 @@ pub struct ListRegisters {
     pub count: u8,
     /// How many are in use, from the first. Set by `plan`; the others are to be made invalid.
     pub used: u8,
-    /// Read back for `fold`: ICH_HCR_EL2.EOIcount, deactivations that met no list register.
+    /// Read back for `fold`: ICH_HCR_EL2.EOIcount, deactivations that met no list register. It needs to be read
+    /// only where `not_present_maintenance` was asked for; `plan` sets it to 0, and so must the hardware's be.
     pub eoi_count: u8,
     /// Read back for `plan`: which group (0, 1) the guest has off in its CPU interface, the inverse of
     /// ICH_VMCR_EL2.VENG0 and VENG1. Only looked at when the list registers run out; `false` is a safe answer.
@@ -197,7 +198,7 @@ impl ListRegisters {
     }
 }
 
-/// Encodes an ICH_LR<n>_EL2 value (Arm IHI 0069H, 12.4.6).
+/// Encodes an `ICH_LR<n>_EL2` value (Arm IHI 0069H, 12.4.6).
 #[must_use]
 pub fn encode_v3(entry: &ListRegister) -> u64 {
     let origin = match entry.physical {
@@ -211,7 +212,7 @@ pub fn encode_v3(entry: &ListRegister) -> u64 {
     (fields + origin).value
 }
 
-/// Decodes an ICH_LR<n>_EL2 value; every value has a meaning.
+/// Decodes an `ICH_LR<n>_EL2` value; every value has a meaning.
 #[must_use]
 pub fn decode_v3(value: u64) -> ListRegister {
     let hardware = ICH_LR::HW.is_set(value);

@@ -1,7 +1,7 @@
 //! Plan: chooses what a vCPU is entered with in its list registers.
 //!
 //! Not here: the CPU interface, which decides by priority mask and running priority what the guest takes.
-//! Follows Arm IHI 0069H, 6.2 and 12.4 (ICH_LR<n>_EL2, ICH_HCR_EL2), and Arm IHI 0048B.b, 5.2 and 5.3.
+//! Follows Arm IHI 0069H, 6.2 and 12.4 (`ICH_LR<n>_EL2`, ICH_HCR_EL2), and Arm IHI 0048B.b, 5.2 and 5.3.
 //!
 //! When there are more interrupts than list registers, the best pending one always gets in; the rest of the
 //! places goes by priority, active interrupts before pending ones of the same priority. What stays out is

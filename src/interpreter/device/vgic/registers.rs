@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn odd_bits_come_back() {
-        for bits in 0..=0xffff {
+        for bits in (0..=0xffff).step_by(if cfg!(miri) { 771 } else { 1 }) {
             assert_eq!(from_odd_bits(to_odd_bits(bits)), bits);
         }
         assert_eq!(to_odd_bits(0xffff), 0xaaaa_aaaa);

@@ -1,7 +1,7 @@
 //! Routing of SPIs: which vCPU is shown which interrupt.
 //!
 //! Not here: delivery. A route always names at most one vCPU, so that no interrupt is shown twice.
-//! Follows Arm IHI 0048B.b, 4.3.12 (GICD_ITARGETSRn) and Arm IHI 0069H, 12.9.22 (GICD_IROUTER<n>).
+//! Follows Arm IHI 0048B.b, 4.3.12 (GICD_ITARGETSRn) and Arm IHI 0069H, 12.9.22 (`GICD_IROUTER<n>`).
 
 use super::{FIRST_SPI, GicVersion, SPI_BANKS, SPIS, Vgic, set_word};
 use crate::ids::{Affinity, IntId, VcpuId, VcpuSet};

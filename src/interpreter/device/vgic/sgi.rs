@@ -1,4 +1,4 @@
-//! Software generated interrupts: GICD_SGIR and its pending registers, and ICC_SGI<n>R_EL1.
+//! Software generated interrupts: GICD_SGIR and its pending registers, and `ICC_SGI<n>R_EL1`.
 //!
 //! Not here: the traps. A GICv2 SGI remembers who sent it, and each sender counts as one of its own.
 //! Follows Arm IHI 0048B.b, 4.3.15 to 4.3.17, and Arm IHI 0069H, 12.2.19 (ICC_SGI1R_EL1).
@@ -113,10 +113,10 @@ impl Vgic {
     }
 }
 
-/// The fields of ICC_SGI<n>R_EL1 that name 16 vCPUs; the target list chooses among them.
+/// The fields of `ICC_SGI<n>R_EL1` that name 16 vCPUs; the target list chooses among them.
 const RANGE: u64 = 0xff << 48 | 0xf << 44 | 0xff << 32 | 0xff << 16;
 
-/// How ICC_SGI<n>R_EL1 names a vCPU: the fields of [`RANGE`], and its bit of the target list.
+/// How `ICC_SGI<n>R_EL1` names a vCPU: the fields of [`RANGE`], and its bit of the target list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SgiName {
     range: u64,
@@ -132,7 +132,7 @@ impl SgiName {
         Self { range: range.value, bit: 1 << (affinity.aff0 & 15) }
     }
 
-    /// Tells whether a value of ICC_SGI<n>R_EL1 with IRM clear names the vCPU.
+    /// Tells whether a value of `ICC_SGI<n>R_EL1` with IRM clear names the vCPU.
     fn is_in(self, value: u64) -> bool {
         value & RANGE == self.range && value & self.bit != 0
     }

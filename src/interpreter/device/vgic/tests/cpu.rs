@@ -27,7 +27,6 @@ impl VirtualCpu {
     /// Loads a plan.
     pub fn enter(&mut self, vgic: &mut Vgic) {
         vgic.plan(self.id, &mut self.loaded);
-        self.loaded.eoi_count = 0;
         self.ended = false;
     }
 

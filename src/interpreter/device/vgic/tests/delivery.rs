@@ -402,6 +402,19 @@ fn a_counted_end_is_that_of_the_highest_priority() {
 }
 
 #[test]
+fn an_end_is_counted_once() {
+    let mut vgic = crowd();
+    vgic.set_gicd(CPU0, ISACTIVER + 4, 0b1111_1000 << 8);
+    let mut lists = vgic.planned(CPU0);
+    lists.eoi_count = 1;
+    assert!(vgic.fold(CPU0, &lists).is_empty());
+    vgic.plan(CPU0, &mut lists);
+    vgic.set_gicd(CPU0, ISACTIVER + 4, 1 << 8);
+    assert!(vgic.fold(CPU0, &lists).is_empty());
+    assert_eq!(vgic.gicd(CPU0, ISACTIVER + 4) & 1 << 8, 1 << 8);
+}
+
+#[test]
 fn active_interrupts_come_before_pending_ones_of_the_same_priority() {
     let mut vgic = crowd();
     (40..48).for_each(|id| {
@@ -540,6 +553,7 @@ fn planning_twice_without_a_fold_gives_the_same_answer() {
 fn no_list_registers_mean_no_interrupts_but_no_loss() {
     for intid in [UART, IntId(20)] {
         let mut vgic = running(GicVersion::V3, 1, &[intid]);
+        vgic.planned(CPU0);
         vgic.set_line(CPU0, intid, true);
         let mut out = ListRegisters::new(0);
         vgic.plan(CPU0, &mut out);

@@ -279,7 +279,7 @@ proptest! {
     #[test]
     fn no_sequence_panics_or_shows_an_interrupt_twice(
         version in prop::sample::select(BOTH.to_vec()),
-        ops in prop::collection::vec(any_op(), 1..120),
+        ops in prop::collection::vec(any_op(), 1..if cfg!(miri) { 12 } else { 120 }),
     ) {
         let mut vgic = new(version, 4);
         vgic.back_by_hardware(TIMER, TIMER);
@@ -312,7 +312,7 @@ proptest! {
     #[test]
     fn reads_never_change_state(
         version in prop::sample::select(BOTH.to_vec()),
-        ops in prop::collection::vec(any_op(), 1..40),
+        ops in prop::collection::vec(any_op(), 1..if cfg!(miri) { 8 } else { 40 }),
         offset in 0..0x1_0000_u64,
     ) {
         let mut vgic = new(version, 4);

@@ -9,6 +9,8 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+/// Steps of a case; Miri takes seconds for ten.
+const MOST_STEPS: usize = if cfg!(miri) { 12 } else { 250 };
 const VCPUS: u8 = 3;
 const SHARED: u8 = 0xff;
 const INTIDS: [u32; 12] = [1, 2, 20, 21, 27, 33, 34, 63, 64, 65, 66, 287];
@@ -100,7 +102,8 @@ impl Bench {
         }
         let cpus = (0..VCPUS).map(|id| VirtualCpu::new(VcpuId(id), count)).collect();
         let mut bench = Self { vgic, cpus, split, groups: 3, records, physical_active: [false; 3] };
-        for (index, cpu) in (0..INTIDS.len()).flat_map(|index| (0..VCPUS).map(move |cpu| (index, cpu))) {
+        let vcpus = if cfg!(miri) { 1 } else { VCPUS };
+        for (index, cpu) in (0..INTIDS.len()).flat_map(|index| (0..vcpus).map(move |cpu| (index, cpu))) {
             let priority = u8::try_from(INTIDS.len() - index).unwrap() / 2 * 8;
             for op in [Op::Enable(cpu, index, true), Op::Priority(cpu, index, priority), Op::Target(index, 0)]
             {
@@ -362,7 +365,7 @@ proptest! {
         version in prop::sample::select(BOTH.to_vec()),
         split in any::<bool>(),
         count in 1..5_u8,
-        ops in prop::collection::vec(any_op(), 1..250),
+        ops in prop::collection::vec(any_op(), 1..MOST_STEPS),
     ) {
         let mut bench = Bench::new(version, split, count);
         for op in &ops {
