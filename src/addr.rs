@@ -3,6 +3,7 @@
 //! Not here: any way from one space to another. Only stage 2 turns an [`Ipa`] into a [`Pa`].
 //! Follows Arm ARM DDI 0487K.a, D8.1 (address translation stages).
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Smallest translation granule used, in bytes (Arm ARM DDI 0487K.a, D8.2, 4KB granule).
@@ -151,6 +152,14 @@ macro_rules! region_of {
 region_of!(Ipa);
 region_of!(Pa);
 
+/// Returns `items` in ascending order of `key`. One sort serves all lists: of numbers, whatever the items are.
+#[must_use]
+pub fn sorted<T: Clone>(items: &[T], key: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut order: Vec<(u64, usize)> = items.iter().map(key).zip(0..).collect();
+    order.sort_unstable();
+    order.into_iter().filter_map(|(_, index)| items.get(index).cloned()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +169,14 @@ mod tests {
         assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 1).is_some());
         assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 2).is_none());
         assert!(Region::<Pa>::new(Pa::new(0), 0).is_none());
+    }
+
+    #[test]
+    fn sorting_keeps_every_item() {
+        assert_eq!(
+            sorted(&[(3, 'a'), (1, 'b'), (3, 'c'), (0, 'd')], |item| item.0),
+            [(0, 'd'), (1, 'b'), (3, 'a'), (3, 'c')]
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Not here: EL1 system registers. A vCPU that owns its physical CPU keeps them in the hardware.
 //! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
 
-use crate::dispatcher::cause::{CLASSES, Cause};
+use crate::dispatcher::cause::CLASSES;
 use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
@@ -11,8 +11,9 @@ use crate::interpreter::device::vgic::ListRegisters;
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
 
-/// What the vectors save and restore on every exit. `arch` reads it from assembly.
-#[repr(C)]
+/// What the vectors save and restore on every exit. `arch` reads it from assembly, with SP_EL2 pointing at it: an SP
+/// that is used has to be 16-byte aligned (SCTLR_EL2.SA).
+#[repr(C, align(16))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// X0 to X30.
@@ -68,9 +69,10 @@ impl Exits {
         Self { by_class: [0; CLASSES], interrupts: 0 }
     }
 
-    /// Counts a synchronous exit.
-    pub fn count(&mut self, cause: &Cause) {
-        if let Some(count) = self.by_class.get_mut(cause.class_index()) {
+    /// Counts a synchronous exit of an ESR_EL2.EC.
+    #[inline]
+    pub fn count(&mut self, class: usize) {
+        if let Some(count) = self.by_class.get_mut(class) {
             *count = count.wrapping_add(1);
         }
     }

@@ -5,7 +5,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 
@@ -123,12 +123,12 @@ pub struct Vm {
     /// Where to leave word for each vCPU.
     pub posts: Vec<Post>,
     parked: AtomicU32,
-    epoch: AtomicU32,
     /// Exits of all vCPUs that have stopped.
     pub exits: AtomicU64,
     /// Classes of exit already reported: one bit for each ESR_EL2.EC.
     pub reported: AtomicU64,
-    state: AtomicU8,
+    /// Epoch above [`State::BITS`], state below: who reads one of them gets the other of the same moment.
+    standing: AtomicU32,
 }
 
 /// What a [`Vm`] is made of.
@@ -154,7 +154,15 @@ pub struct Parts {
 impl State {
     const ALL: [Self; 4] = [Self::Running, Self::Resetting, Self::Off, Self::Crashed];
 
-    const fn code(self) -> u8 {
+    /// Width of [`State::code`].
+    const BITS: u32 = 2;
+    const CODE: u32 = (1 << Self::BITS) - 1;
+
+    fn from_code(code: u32) -> Self {
+        Self::ALL.into_iter().find(|state| state.code() == code & Self::CODE).unwrap_or(Self::Crashed)
+    }
+
+    const fn code(self) -> u32 {
         match self {
             Self::Running => 0,
             Self::Resetting => 1,
@@ -179,31 +187,35 @@ impl Vm {
             power: Mutex::new(power),
             posts: pcpus.into_iter().map(Post::new).collect(),
             parked: AtomicU32::new(0),
-            epoch: AtomicU32::new(1),
             exits: AtomicU64::new(0),
             reported: AtomicU64::new(0),
-            state: AtomicU8::new(State::Running.code()),
+            standing: AtomicU32::new(1 << State::BITS | State::Running.code()),
         }
     }
 
     /// Returns what is becoming of the VM.
     #[must_use]
     pub fn state(&self) -> State {
-        let code = self.state.load(Ordering::Acquire);
-        State::ALL.into_iter().find(|state| state.code() == code).unwrap_or(State::Crashed)
+        self.standing().0
+    }
+
+    /// Returns what is becoming of the VM and in which epoch: 1 after its start, one more for each reset.
+    ///
+    /// Both are of one moment. With the state of one epoch and the number of the next, a vCPU would count itself as
+    /// stopped in an epoch in which it is about to run.
+    #[must_use]
+    pub fn standing(&self) -> (State, u32) {
+        let standing = self.standing.load(Ordering::Acquire);
+        (State::from_code(standing), standing >> State::BITS)
     }
 
     /// Ends or resets the VM. `true` for the one caller whose word counts: it gathers the vCPUs.
     #[must_use]
     pub fn leave_running(&self, next: State) -> bool {
-        let running = State::Running.code();
-        self.state.compare_exchange(running, next.code(), Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    /// Returns how many times the VM began to run: 1 after its start, one more for each reset.
-    #[must_use]
-    pub fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::Acquire)
+        let leave = |standing: u32| {
+            (State::from_code(standing) == State::Running).then_some(standing & !State::CODE | next.code())
+        };
+        self.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, leave).is_ok()
     }
 
     /// Counts a vCPU that has stopped, with the exits it had since it started.
@@ -221,15 +233,21 @@ impl Vm {
     /// Lets the VM run again after a reset.
     pub fn run_again(&self) {
         self.parked.store(0, Ordering::Relaxed);
-        self.epoch.fetch_add(1, Ordering::Relaxed);
-        self.state.store(State::Running.code(), Ordering::Release);
+        let (_, epoch) = self.standing();
+        let next = epoch.wrapping_add(1) << State::BITS | State::Running.code();
+        self.standing.store(next, Ordering::Release);
     }
 
     /// Leaves `request` for each of `vcpus` and makes their physical CPUs look.
+    #[inline]
     pub fn notify(&self, vcpus: VcpuSet, request: Requests, machine: &mut impl Machine) {
-        if vcpus.is_empty() {
-            return;
+        if !vcpus.is_empty() {
+            self.notify_each(vcpus, request, machine);
         }
+    }
+
+    #[inline(never)]
+    fn notify_each(&self, vcpus: VcpuSet, request: Requests, machine: &mut impl Machine) {
         for (number, post) in (0_u8..).zip(&self.posts) {
             if vcpus.contains(VcpuId(number)) {
                 post.leave(request);
@@ -262,5 +280,68 @@ impl Vm {
     pub fn is_first_report(&self, class: usize) -> bool {
         let bit = 1 << (class % 64);
         self.reported.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Affinity;
+    use crate::interpreter::device::vgic::GicVersion;
+    use crate::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdRegisters};
+    use crate::interpreter::psci::Start;
+
+    fn vm() -> Vm {
+        let cpu_interface = CpuInterface::SystemRegisters;
+        let boot = Affinity::from_mpidr(0);
+        let start = Start { entry: Ipa::new(0), context: 0 };
+        Vm::new(Parts {
+            id: VmId(0),
+            name: String::new(),
+            processor: Processor {
+                ids: IdRegisters::sanitise(&HostIdRegisters::new([0; 56]), cpu_interface),
+                cpu_interface,
+                midr_el1: 0,
+                revidr_el1: 0,
+                aidr_el1: 0,
+                actlr_el1: 0,
+                vcpus: 1,
+                peripheral_base: Ipa::new(0),
+            },
+            layout: Layout {
+                distributor: Region::<Ipa>::new(Ipa::new(0), 0x1_0000).unwrap(),
+                redistributors: Vec::new(),
+                deactivation: None,
+                ram: Vec::new(),
+                virtual_timer: IntId(27),
+                physical_timer: IntId(30),
+            },
+            vgic: Vgic::new(GicVersion::V3, &[boot]),
+            uarts: Vec::new(),
+            power: Power::new([boot], VcpuId(0), start).unwrap(),
+            pcpus: [PcpuId(0)].into(),
+        })
+    }
+
+    #[test]
+    fn the_first_to_end_a_vm_decides_how() {
+        let vm = vm();
+        assert_eq!(vm.standing(), (State::Running, 1));
+        assert!(vm.leave_running(State::Resetting));
+        assert!(!vm.leave_running(State::Off));
+        assert_eq!(vm.standing(), (State::Resetting, 1));
+    }
+
+    #[test]
+    fn a_reset_begins_the_next_epoch_with_nobody_parked() {
+        let vm = vm();
+        assert!(vm.leave_running(State::Resetting));
+        vm.parked(3);
+        assert!(vm.is_gathered());
+        vm.run_again();
+        assert_eq!(vm.standing(), (State::Running, 2));
+        assert!(!vm.is_gathered());
+        assert!(vm.leave_running(State::Crashed));
+        assert_eq!(vm.standing(), (State::Crashed, 2));
     }
 }

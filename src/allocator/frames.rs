@@ -7,7 +7,6 @@
 //! Heap use: an entry of some 40 bytes for each allocation and for each free block, so it grows with the
 //! number of tables, extents and holes, not with RAM; none of it is up to a guest.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use buddy_system_allocator::FrameAllocator;
@@ -38,6 +37,7 @@ pub enum FrameError {
 
 #[derive(Clone, Copy, Debug)]
 struct Allocation {
+    first: usize,
     frames: usize,
     owner: Owner,
 }
@@ -71,8 +71,8 @@ pub struct Frames {
     buddies: Buddies,
     /// What was added; regions do not overlap.
     managed: Vec<Region<Pa>>,
-    /// What is not free, by first frame.
-    allocations: BTreeMap<usize, Allocation>,
+    /// What is not free, in order of the first frame.
+    allocations: Vec<Allocation>,
     free_frames: usize,
 }
 
@@ -80,7 +80,7 @@ impl Frames {
     /// Makes an account without frames.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buddies: Buddies::new(), managed: Vec::new(), allocations: BTreeMap::new(), free_frames: 0 }
+        Self { buddies: Buddies::new(), managed: Vec::new(), allocations: Vec::new(), free_frames: 0 }
     }
 
     /// Adds the whole frames inside `region` as free ones, and lets them merge with their neighbours.
@@ -125,7 +125,8 @@ impl Frames {
         }
         let first = self.buddies.alloc(block)?;
         give_back(&mut self.buddies, first + frames, block - frames);
-        self.allocations.insert(first, Allocation { frames, owner });
+        let at = self.allocations.partition_point(|other| other.first < first);
+        self.allocations.insert(at, Allocation { first, frames, owner });
         self.free_frames -= frames;
         Some(region_of(first, frames))
     }
@@ -161,11 +162,10 @@ impl Frames {
     /// # Errors
     /// [`FrameError::NotAllocated`] for anything else; nothing is freed then.
     pub fn free(&mut self, region: Region<Pa>) -> Result<(), FrameError> {
-        let first = self.allocation_at(region)?;
-        if let Some(allocation) = self.allocations.remove(&first) {
-            give_back(&mut self.buddies, first, allocation.frames);
-            self.free_frames += allocation.frames;
-        }
+        let index = self.allocation_at(region)?;
+        let Allocation { first, frames, .. } = self.allocations.remove(index);
+        give_back(&mut self.buddies, first, frames);
+        self.free_frames += frames;
         Ok(())
     }
 
@@ -184,10 +184,10 @@ impl Frames {
     pub fn reclaim(&mut self, owner: Owner) -> u64 {
         let mut frames = 0;
         let buddies = &mut self.buddies;
-        self.allocations.retain(|first, allocation| {
+        self.allocations.retain(|allocation| {
             let stays = allocation.owner != owner;
             if !stays {
-                give_back(buddies, *first, allocation.frames);
+                give_back(buddies, allocation.first, allocation.frames);
                 frames += allocation.frames;
             }
             stays
@@ -200,8 +200,9 @@ impl Frames {
     #[must_use]
     pub fn owner(&self, address: Pa) -> Option<Owner> {
         let frame = usize::try_from(address.get() / PAGE_BYTES).ok()?;
-        let (first, allocation) = self.allocations.range(..=frame).next_back()?;
-        (frame - first < allocation.frames).then_some(allocation.owner)
+        let after = self.allocations.partition_point(|allocation| allocation.first <= frame);
+        let allocation = self.allocations.get(after.checked_sub(1)?)?;
+        (frame - allocation.first < allocation.frames).then_some(allocation.owner)
     }
 
     /// Tells whether `address` lies in a region that was added.
@@ -222,12 +223,13 @@ impl Frames {
         bytes_of(self.free_frames)
     }
 
-    /// Returns the first frame of `region` if it is an allocation.
+    /// Returns the index of the allocation that `region` is.
     fn allocation_at(&self, region: Region<Pa>) -> Result<usize, FrameError> {
         let error = FrameError::NotAllocated(region);
         let first = usize::try_from(region.start.get() / PAGE_BYTES).map_err(|_| error)?;
-        let allocation = self.allocations.get(&first).ok_or(error)?;
-        if region == region_of(first, allocation.frames) { Ok(first) } else { Err(error) }
+        let index = self.allocations.binary_search_by_key(&first, |other| other.first).map_err(|_| error)?;
+        let is_same = |found: &Allocation| region == region_of(found.first, found.frames);
+        if self.allocations.get(index).is_some_and(is_same) { Ok(index) } else { Err(error) }
     }
 }
 

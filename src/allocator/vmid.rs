@@ -4,7 +4,7 @@
 //! VMIDs: then the next VM does not start.
 //! Follows Arm ARM DDI 0487K.a, D8.16 (TLB maintenance) and D23.2 (VTCR_EL2.VS, VTTBR_EL2.VMID).
 
-use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 
 use crate::ids::Vmid;
 
@@ -66,20 +66,20 @@ pub struct Vmids {
     /// Highest VMID that was ever granted.
     granted: u16,
     /// Those of them that came back. Never more than there were VMs at one time.
-    returned: BTreeSet<u16>,
+    returned: Vec<u16>,
 }
 
 impl Vmids {
     /// Makes an account in which all VMIDs are free.
     #[must_use]
     pub const fn new(bits: VmidBits) -> Self {
-        Self { last: bits.last(), granted: 0, returned: BTreeSet::new() }
+        Self { last: bits.last(), granted: 0, returned: Vec::new() }
     }
 
     /// Grants a VMID, a returned one if there is one; `None` when each is in use.
     #[must_use]
     pub fn allocate(&mut self) -> Option<Grant> {
-        if let Some(vmid) = self.returned.pop_first() {
+        if let Some(vmid) = self.returned.pop() {
             return Some(Grant::Reused(Vmid(vmid)));
         }
         let vmid = self.granted.checked_add(1).filter(|vmid| *vmid <= self.last)?;
@@ -93,7 +93,11 @@ impl Vmids {
     /// [`NotGranted`] when nobody has it.
     pub fn free(&mut self, vmid: Vmid) -> Result<(), NotGranted> {
         let was_granted = (1..=self.granted).contains(&vmid.0);
-        if was_granted && self.returned.insert(vmid.0) { Ok(()) } else { Err(NotGranted(vmid)) }
+        if !was_granted || self.returned.contains(&vmid.0) {
+            return Err(NotGranted(vmid));
+        }
+        self.returned.push(vmid.0);
+        Ok(())
     }
 }
 

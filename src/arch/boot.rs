@@ -11,7 +11,7 @@ use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
-use trapeze::platform::board::{Board, Console, Cpu, GicRegisters, UartKind};
+use trapeze::platform::board::{Board, Console, Cpu, GicRegisters, PciHost, UartKind};
 use trapeze::platform::dtb;
 
 use super::console::{self, Uart};
@@ -59,21 +59,21 @@ pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
 
 /// Says on the console that EL2 is missing, and stops. Runs with the MMU off.
 pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
-    let board = tree.and_then(|tree| {
-        // SAFETY: the tree is RAM that nobody else uses.
-        let fdt = dtb::open(unsafe { memory::bytes(tree) }).ok()?;
-        let board = Board::read(&fdt).ok();
-        // A tree that a machine without EL2 gets may lack what a hypervisor needs, but not its console.
-        let console = Console::find(&fdt).ok().flatten()?;
-        console::open(uart(&console), LevelFilter::Off);
-        board
-    });
+    let mut off = Off { psci: None, panic_notifier: None };
+    // SAFETY: the tree is RAM that nobody else uses.
+    if let Some(Ok(fdt)) = tree.map(|tree| dtb::open(unsafe { memory::bytes(tree) })) {
+        // What a hypervisor needs may be missing in the tree of a machine without EL2; this much is there.
+        if let Ok(Some(console)) = Console::find(&fdt) {
+            console::open(uart(&console), LevelFilter::Off);
+        }
+        let (psci, pci) = Board::ways_to_stop(&fdt);
+        off = Off { psci, panic_notifier: pci.as_ref().and_then(panic_notifier) };
+    }
     console::last_words(format_args!(
         "started at EL{level}, but a hypervisor needs EL2: give QEMU `-machine virt,virtualization=on` (make run does), \
          or start it from firmware that enters at EL2"
     ));
-    let psci = board.as_ref().and_then(|board| board.psci);
-    Off { psci, panic_notifier: None }.stop(true)
+    off.stop(true)
 }
 
 fn uart(console: &Console) -> Uart {
@@ -140,18 +140,26 @@ fn add_device(map: &mut El2Map, registers: Region<Pa>) {
 
 /// Finds out how the machine can be stopped.
 pub fn ways_to_stop(board: &Board, map: &mut El2Map) -> Off {
-    let panic_notifier = board.pci.as_ref().and_then(|pci| {
-        let window = pci.mmio.as_ref()?;
-        // One page behind the start: a BAR of 0 would mean that there is none.
-        let page = Region::<Pa>::new(Pa::new(window.cpu.start.get() + PAGE_BYTES), PAGE_BYTES)?;
-        let bus = Region::<Pa>::new(pci.ecam.start, pci.ecam.size_bytes.min(1 << 20))?;
-        add_device(map, bus);
-        add_device(map, page);
-        // SAFETY: both are device memory by the board's tree, and mapped.
-        let configuration = unsafe { Mmio::new(bus) };
-        power::find_panic_notifier(configuration, page, window.bus_start.checked_add(PAGE_BYTES as u32)?)
-    });
-    Off { psci: board.psci, panic_notifier }
+    for registers in board.pci.iter().filter_map(panic_notifier_pages).flatten() {
+        add_device(map, registers);
+    }
+    Off { psci: board.psci, panic_notifier: board.pci.as_ref().and_then(panic_notifier) }
+}
+
+/// Returns what finding and using a panic notifier touches: bus 0 of the configuration space, and one page of the
+/// memory window. Not its first: a BAR of 0 would mean that there is none.
+fn panic_notifier_pages(pci: &PciHost) -> Option<[Region<Pa>; 2]> {
+    let page = pci.mmio.as_ref()?.cpu.start.checked_add(PAGE_BYTES)?;
+    let bus = Region::<Pa>::new(pci.ecam.start, pci.ecam.size_bytes.min(1 << 20))?;
+    Some([bus, Region::<Pa>::new(page, PAGE_BYTES)?])
+}
+
+fn panic_notifier(pci: &PciHost) -> Option<Mmio> {
+    let [bus, page] = panic_notifier_pages(pci)?;
+    let base = pci.mmio.as_ref()?.bus_start.checked_add(PAGE_BYTES as u32)?;
+    // SAFETY: device memory by the board's tree; mapped by `ways_to_stop`, or the MMU is off.
+    let configuration = unsafe { Mmio::new(bus) };
+    power::find_panic_notifier(configuration, page, base)
 }
 
 /// Maps all RAM that is free, opens the heap and hands the rest to the allocator; takes the bundle out first.

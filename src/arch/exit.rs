@@ -19,8 +19,8 @@ use super::{console, run};
 extern "C" fn exit_sync(cpu: &mut Pcpu) -> *const Frame {
     let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest else { unreachable!("an exit without a guest") };
     let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();
+    vcpu.exits.count(cause::class_index(esr_el2));
     let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
-    vcpu.exits.count(&cause);
     let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
     let next = dispatcher::synchronous(&cause, vcpu, &tenant.vm, &mut machine);
     match dispatcher::settle(next, cause::instruction_bytes(esr_el2), vcpu, &tenant.vm, &mut machine) {

@@ -115,3 +115,30 @@ pub unsafe fn zero_tables(table: Pa, pages: u32) {
         unsafe { write_descriptor(Pa::new(table.get() + 8 * descriptor), 0) };
     }
 }
+
+/// Computes CRC-32 with the CPU's own instructions; to be called only where ID_AA64ISAR0_EL1.CRC32 says so.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut crc = u32::MAX;
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // SAFETY: computes in registers only; the CPU has the instruction (the caller's part).
+        unsafe {
+            asm!(".arch_extension crc", "crc32x {crc:w}, {crc:w}, {word}", crc = inout(reg) crc, word = in(reg) word,
+                 options(pure, nomem, nostack, preserves_flags));
+        }
+    }
+    for byte in rest {
+        // SAFETY: as above.
+        unsafe {
+            asm!(".arch_extension crc", "crc32b {crc:w}, {crc:w}, {byte:w}", crc = inout(reg) crc, byte = in(reg) *byte,
+                 options(pure, nomem, nostack, preserves_flags));
+        }
+    }
+    !crc
+}
+
+/// Tells whether the CPU has the instructions that [`crc32`] needs.
+pub fn has_crc32() -> bool {
+    read_sysreg!("id_aa64isar0_el1") >> 16 & 0xf != 0
+}

@@ -90,11 +90,6 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Tells whether the vCPU has stopped since its VM last began to run.
-    pub fn is_parked(&self) -> bool {
-        self.parked_in == self.tenant.vm.epoch()
-    }
-
     /// Returns where other CPUs leave word for the vCPU.
     pub fn post(&self) -> &Post {
         match self.tenant.vm.posts.get(self.vcpu.id.index()) {

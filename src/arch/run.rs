@@ -34,7 +34,14 @@ pub fn carry_out(cpu: &mut Pcpu, next: Next) -> *const Frame {
             stop(cpu, state);
             find_work(cpu)
         }
-        Next::Off => find_work(cpu),
+        Next::Off => {
+            if let Some(guest) = &mut cpu.guest {
+                // The list registers will not survive the next start: what became of them is for the model to know.
+                let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+                interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
+            }
+            find_work(cpu)
+        }
         Next::Resume | Next::Step | Next::Inject(_) => go_on(cpu),
     }
 }
@@ -43,7 +50,7 @@ pub fn carry_out(cpu: &mut Pcpu, next: Next) -> *const Frame {
 pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
     if let Some(guest) = &mut cpu.guest {
         let requests = guest.post().take();
-        if requests.contains(Requests::PARK) {
+        if is_to_park(guest, requests) {
             return find_work(cpu);
         }
         if requests.contains(Requests::PLAN) {
@@ -55,6 +62,12 @@ pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
     find_work(cpu)
 }
 
+/// Tells whether the vCPU is to stop. A request that is older than the last reset has been met: a vCPU that was off
+/// saw the state of its VM and parked without looking at its post.
+fn is_to_park(guest: &Guest, requests: Requests) -> bool {
+    requests.contains(Requests::PARK) && guest.tenant.vm.state() != State::Running
+}
+
 /// Waits until an interrupt is pending for the vCPU: CPU_SUSPEND in standby.
 fn wait(cpu: &mut Pcpu) -> *const Frame {
     loop {
@@ -62,7 +75,7 @@ fn wait(cpu: &mut Pcpu) -> *const Frame {
         let Some(guest) = &mut cpu.guest else { break };
         let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
         let requests = guest.post().take();
-        if requests.contains(Requests::PARK) {
+        if is_to_park(guest, requests) {
             break;
         }
         if interrupts::is_interrupted(&mut guest.vcpu, &guest.tenant.vm, &mut machine) {
@@ -83,7 +96,8 @@ fn find_work(cpu: &mut Pcpu) -> *const Frame {
             cpu.guest = Some(Guest { vcpu, tenant: seat.tenant, parked_in: 0 });
         }
         if let Some(guest) = &mut cpu.guest {
-            match guest.tenant.vm.state() {
+            let (state, epoch) = guest.tenant.vm.standing();
+            match state {
                 State::Running => {
                     let start = guest.tenant.vm.power.lock().take_start(guest.vcpu.id);
                     if let Some(start) = start {
@@ -91,7 +105,7 @@ fn find_work(cpu: &mut Pcpu) -> *const Frame {
                         return start_guest(cpu);
                     }
                 }
-                _ if !guest.is_parked() => park(cpu),
+                _ if guest.parked_in != epoch => park(cpu, epoch),
                 State::Resetting => {}
                 State::Off | State::Crashed => cpu.guest = None,
             }
@@ -109,12 +123,15 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     guest::reset_el1(controls);
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
     let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
-    interrupts::replan(&mut guest.vcpu, &tenant.vm, &mut machine);
+    // Both timers are off now, and so are their lines: what they asked for in an earlier life is over.
+    let timer = tenant.vm.layout.virtual_timer;
+    interrupts::change(&mut guest.vcpu, &tenant.vm, &mut machine, |vgic, id| vgic.set_line(id, timer, false));
+    interrupts::update_physical_timer(&mut guest.vcpu, &tenant.vm, &mut machine);
     &raw const guest.vcpu.frame
 }
 
 /// Takes the vCPU off this CPU because its VM leaves `State::Running`.
-fn park(cpu: &mut Pcpu) {
+fn park(cpu: &mut Pcpu, epoch: u32) {
     let Some(guest) = &mut cpu.guest else { return };
     cpu.gic.reset_virtual();
     timer::set_deadline(None);
@@ -124,7 +141,7 @@ fn park(cpu: &mut Pcpu) {
         cpu.gic.deactivate(intid);
     }
     guest.vcpu.lists = ListRegisters::new(cpu.gic.list_registers());
-    guest.parked_in = guest.tenant.vm.epoch();
+    guest.parked_in = epoch;
     guest.tenant.vm.parked(guest.vcpu.exits.take_total());
 }
 
@@ -138,7 +155,9 @@ fn stop(cpu: &mut Pcpu, state: State) {
     }
     let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
     tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::PARK, &mut machine);
-    park(cpu);
+    // Nobody begins the next epoch before this CPU has gathered all vCPUs.
+    let (_, epoch) = tenant.vm.standing();
+    park(cpu, epoch);
     while !tenant.vm.is_gathered() {
         core::hint::spin_loop();
     }

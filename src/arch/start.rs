@@ -45,25 +45,38 @@ start:                                  // x0: device tree, or 0
     adrp    x2, image_end
     bl      invalidate_to_poc
 
-    // Relocate: only R_AARCH64_RELATIVE (1027), the linker was told to allow no others.
-    adrp    x1, rela_start
-    add     x1, x1, :lo12:rela_start
-    adrp    x2, rela_end
-    add     x2, x2, :lo12:rela_end
+    // Relocate. RELR: an even word is the address of a word to move, an odd one says which of the
+    // next 63 words move, bit by bit.
+    adrp    x1, relr_start
+    add     x1, x1, :lo12:relr_start
+    adrp    x2, relr_end
+    add     x2, x2, :lo12:relr_end
     adr     x3, image_head
     ldr     x4, ={link_base}
     sub     x3, x3, x4                  // where we are less where we were linked
 2:  cmp     x1, x2
-    b.hs    3f
-    ldp     x4, x5, [x1], #16
-    ldr     x6, [x1], #8
-    cmp     w5, #1027
-    b.ne    2b
+    b.hs    9f
+    ldr     x4, [x1], #8
+    tbnz    x4, #0, 3f
+    add     x5, x4, x3
+    ldr     x6, [x5]
     add     x6, x6, x3
-    str     x6, [x4, x3]
+    str     x6, [x5], #8                // x5: the word behind it
     b       2b
-3:
-    adrp    x1, bss_start
+3:  mov     x7, x5
+10: lsr     x4, x4, #1
+    cbz     x4, 11f
+    tbz     x4, #0, 12f
+    ldr     x6, [x7]
+    add     x6, x6, x3
+    str     x6, [x7]
+12: add     x7, x7, #8
+    b       10b
+11: add     x5, x5, #(63 * 8)
+    b       2b
+9:
+    adrp    x1, bss_start               // 16-byte aligned; the rest of its first page is .data
+    add     x1, x1, :lo12:bss_start
     adrp    x2, bss_end
 4:  cmp     x1, x2
     b.hs    5f

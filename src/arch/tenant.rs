@@ -198,7 +198,10 @@ fn start_bundle(
 ) -> Result<(), StartError> {
     let (tree, external) = trapeze::platform::fit::split(blob)?;
     let fdt = dtb::open(tree).map_err(|error| StartError::Tree { node: "bundle".into(), error })?;
-    let bundle = Bundle::open(&fdt, external)?;
+    let mut bundle = Bundle::open(&fdt, external)?;
+    if memory::has_crc32() {
+        bundle = bundle.with_crc32(memory::crc32);
+    }
     for (number, (name, images)) in (0_u16..).zip(bundle.virtual_machines()) {
         let made = images
             .map_err(StartError::from)

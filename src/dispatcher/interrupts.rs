@@ -74,11 +74,18 @@ pub fn with_vgic<R>(
     action: impl FnOnce(&mut Vgic, VcpuId) -> (R, VcpuSet),
 ) -> R {
     let mut vgic = vm.vgic.lock();
-    machine.save_lists(&mut vcpu.lists);
-    let mut concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    let mut concerned = VcpuSet::EMPTY;
+    // Empty list registers have nothing to say, and stay right until something concerns this vCPU.
+    let is_loaded = vcpu.lists.used != 0;
+    if is_loaded {
+        machine.save_lists(&mut vcpu.lists);
+        concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    }
     let (answer, changed) = action(&mut vgic, vcpu.id);
     concerned.add(changed);
-    plan(&mut vgic, vcpu, vm, machine);
+    if is_loaded || concerned.contains(vcpu.id) {
+        plan(&mut vgic, vcpu, vm, machine);
+    }
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
     answer
@@ -86,7 +93,7 @@ pub fn with_vgic<R>(
 
 /// Plans the list registers anew: another vCPU changed something, or they ran out.
 pub fn replan(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
-    change(vcpu, vm, machine, |_, _| VcpuSet::EMPTY);
+    change(vcpu, vm, machine, |_, vcpu| VcpuSet::only(vcpu));
 }
 
 fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {

@@ -23,6 +23,7 @@ struct Request {
 }
 
 /// Answers a data abort.
+#[inline(never)]
 pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
     let answered = match (abort.fault, abort.ipa, abort.access) {
         (Fault::TlbConflict, ..) => {
@@ -111,6 +112,7 @@ fn redistributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl 
 }
 
 /// The second page of a GICv2 CPU interface: GICC_DIR is its only register (Arm IHI 0048B.b, 4.4.15).
+#[inline(never)]
 fn deactivation(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
     if let Request { offset: 0, width: Width::Word, write: Some(value) } = request
         && machine.splits_deactivation()
@@ -121,6 +123,7 @@ fn deactivation(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl M
     0
 }
 
+#[inline(never)]
 fn uart(
     request: Request,
     (device, has_console): (&Uart, bool),
@@ -150,6 +153,7 @@ fn uart(
 }
 
 /// The bus answers with an external abort where there is nothing (and where the access cannot be decoded).
+#[cold]
 fn nothing_there(abort: &Abort, vcpu: &Vcpu, vm: &Vm) -> Next {
     let kind = if abort.access.is_none() && abort.ipa.is_some_and(|ipa| vm.has_device_at(ipa)) {
         "an access to a device that its syndrome does not describe"

@@ -8,7 +8,7 @@ pub mod interrupts;
 pub mod mmio;
 pub mod traps;
 
-use crate::ids::VcpuSet;
+use crate::ids::{Gpr, VcpuSet};
 use crate::interpreter::device::ptimer;
 use crate::interpreter::device::vgic::SgiRegister;
 use crate::interpreter::inject::{self, Exception};
@@ -41,19 +41,23 @@ pub enum Next {
 }
 
 /// Answers a synchronous exit. The one routing table: a row for each ESR_EL2.EC.
+///
+/// It is one piece with the decoding of its only caller, so that a cause is never put together in memory but for
+/// those who want all of it.
+#[inline(always)]
 pub fn synchronous(cause: &Cause, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
-    match cause {
+    match *cause {
         // ELR_EL2 is behind an HVC, but at an SMC that trapped.
-        Cause::Hvc { imm16 } => call(*imm16, Next::Resume, vcpu, vm, machine),
-        Cause::Smc { imm16 } => call(*imm16, Next::Step, vcpu, vm, machine),
+        Cause::Hvc { imm16 } => call(imm16, Next::Resume, vcpu, vm, machine),
+        Cause::Smc { imm16 } => call(imm16, Next::Step, vcpu, vm, machine),
         Cause::SystemRegister(access) => system_register(access, vcpu, vm, machine),
-        Cause::DataAbort(abort) => mmio::data_abort(abort, vcpu, vm, machine),
-        Cause::InstructionAbort(abort) => mmio::instruction_abort(abort, machine),
+        Cause::DataAbort(abort) => mmio::data_abort(&abort, vcpu, vm, machine),
+        Cause::InstructionAbort(abort) => mmio::instruction_abort(&abort, machine),
         // Never trapped while a vCPU has its CPU to itself; the instruction is a hint.
         Cause::Wfx(_) => Next::Step,
         Cause::IllegalState => Next::Inject(Exception::IllegalState),
         // Everything else is hidden from the VM, or cannot come from it: UNDEFINED, as on a CPU without it.
-        _ => undefined(cause, vcpu, vm),
+        other => undefined(&other, vcpu, vm),
     }
 }
 
@@ -88,6 +92,7 @@ pub fn system_error(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
 /// Bit of [`Vm::is_first_report`] for SErrors: their own exception class.
 const SYSTEM_ERROR: usize = 0x2f;
 
+#[inline(never)]
 fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
     let from = machine.el1(vcpu.frame.pc, vcpu.frame.pstate);
     let entry = inject::enter_el1(exception, &from, machine.features());
@@ -108,6 +113,7 @@ fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
     Next::Resume
 }
 
+#[cold]
 fn undefined(cause: &Cause, vcpu: &Vcpu, vm: &Vm) -> Next {
     if vm.is_first_report(cause.class_index()) {
         log::warn!("vm {}: {cause} at {:#x}: UNDEFINED", vm.name, vcpu.frame.pc);
@@ -116,6 +122,7 @@ fn undefined(cause: &Cause, vcpu: &Vcpu, vm: &Vm) -> Next {
 }
 
 /// Answers HVC, which has stepped already, and SMC, which has not.
+#[inline(never)]
 fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
     let [x0, x1, x2, x3, ..] = vcpu.frame.x;
     let request = match smccc::call(immediate, [x0, x1, x2, x3]) {
@@ -152,14 +159,14 @@ fn answer(value: i64, after: Next, vcpu: &mut Vcpu) -> Next {
 }
 
 fn system_register(
-    access: &SystemRegisterAccess,
+    access: SystemRegisterAccess,
     vcpu: &mut Vcpu,
     vm: &Vm,
     machine: &mut impl Machine,
 ) -> Next {
     let value = vcpu.frame.get(access.gpr);
     let from = GuestLevel::from_spsr(vcpu.frame.pstate);
-    match sysreg::access(access, value, from, &vm.processor) {
+    match sysreg::access(&access, value, from, &vm.processor) {
         Outcome::Read(value) => vcpu.frame.set(access.gpr, value),
         Outcome::SetWay => machine.clean_invalidate_set_way(value),
         Outcome::Sgi { group, value } => {
@@ -174,25 +181,27 @@ fn system_register(
         }
         Outcome::Done | Outcome::Deactivate(_) => {}
         Outcome::PhysicalTimer { register, write } => {
-            physical_timer(access, register, write, vcpu, vm, machine)
+            physical_timer(access.gpr, register, write, vcpu, vm, machine)
         }
         Outcome::GrantDebug if !vcpu.has_debug => {
             vcpu.has_debug = true;
             machine.grant_debug();
             return Next::Resume;
         }
-        Outcome::GrantDebug | Outcome::Undefined => return unknown_register(access, vcpu, vm),
+        Outcome::GrantDebug | Outcome::Undefined => return unknown_register(&access, vcpu, vm),
     }
     Next::Step
 }
 
+#[cold]
 fn unknown_register(access: &SystemRegisterAccess, vcpu: &Vcpu, vm: &Vm) -> Next {
     log::debug!("vm {}: {} at {:#x}: UNDEFINED", vm.name, access.register, vcpu.frame.pc);
     Next::Inject(Exception::Undefined)
 }
 
+#[inline(never)]
 fn physical_timer(
-    access: &SystemRegisterAccess,
+    gpr: Gpr,
     register: PhysicalTimerRegister,
     write: Option<u64>,
     vcpu: &mut Vcpu,
@@ -201,7 +210,7 @@ fn physical_timer(
 ) {
     let now = machine.now();
     let register = match register {
-        PhysicalTimerRegister::Counter => return vcpu.frame.set(access.gpr, now.0),
+        PhysicalTimerRegister::Counter => return vcpu.frame.set(gpr, now.0),
         PhysicalTimerRegister::TimerValue => ptimer::Register::TimerValue,
         PhysicalTimerRegister::Control => ptimer::Register::Control,
         PhysicalTimerRegister::CompareValue => ptimer::Register::CompareValue,
@@ -211,6 +220,6 @@ fn physical_timer(
             vcpu.physical_timer.write(register, value, now);
             interrupts::update_physical_timer(vcpu, vm, machine);
         }
-        None => vcpu.frame.set(access.gpr, vcpu.physical_timer.read(register, now)),
+        None => vcpu.frame.set(gpr, vcpu.physical_timer.read(register, now)),
     }
 }

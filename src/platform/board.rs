@@ -86,10 +86,18 @@ impl Board {
         })
     }
 
+    /// Returns what a board can be stopped with, for a start that fails before or without the rest: PSCI and PCI.
+    #[must_use]
+    pub fn ways_to_stop(fdt: &Fdt<'_>) -> (Option<Conduit>, Option<PciHost>) {
+        let devices = Devices::find(fdt);
+        let psci = devices.psci.and_then(|path| cpu::conduit(&path).ok());
+        (psci, devices.pci.and_then(|path| PciHost::read(&path).ok()))
+    }
+
     /// Takes `region` out of the free RAM.
     pub fn reserve(&mut self, region: Region<Pa>) {
         self.reserved.push(region);
-        self.reserved = memory::merge(core::mem::take(&mut self.reserved));
+        self.reserved = memory::merge(&self.reserved);
     }
 
     /// Returns the RAM that is not reserved, lowest first.

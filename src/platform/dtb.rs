@@ -239,7 +239,14 @@ impl Layout {
             (Block::Structure, structure.clone()),
             (Block::Strings, strings.clone()),
         ];
-        blocks.sort_unstable_by_key(|(_, range)| (range.start, range.end));
+        let place = |(_, range): &(Block, Range<usize>)| (range.start, range.end);
+        for [low, high] in [[0, 1], [1, 2], [0, 1]] {
+            if let [Some(before), Some(after)] = [blocks.get(low), blocks.get(high)]
+                && place(before) > place(after)
+            {
+                blocks.swap(low, high);
+            }
+        }
         let mut end = HEADER_BYTES;
         for (block, range) in blocks {
             if range.start < end {

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use fdt::Fdt;
 
 pub use error::{FitError, FitFault};
-pub use hash::Hash;
+pub use hash::{Crc32, Hash};
 
 /// First four bytes of a device tree blob, and so of a FIT image.
 const FDT_MAGIC: [u8; 4] = [0xd0, 0x0d, 0xfe, 0xed];
@@ -60,6 +60,7 @@ pub struct Bundle<'t, 'a> {
     images: Node<'t, 'a>,
     configurations: Node<'t, 'a>,
     external: External<'a>,
+    crc32: Crc32,
 }
 
 /// How an image is stored.
@@ -116,7 +117,13 @@ impl<'t, 'a> Bundle<'t, 'a> {
         if configurations.children().next().is_none() {
             return Err(FitError { node: CONFIGURATIONS.to_owned(), fault: FitFault::NoMachine });
         }
-        Ok(Self { images, configurations, external })
+        Ok(Self { images, configurations, external, crc32: hash::crc32 })
+    }
+
+    /// Lets `crc32` compute that hash: a CPU may have instructions for it.
+    #[must_use]
+    pub fn with_crc32(self, crc32: Crc32) -> Self {
+        Self { crc32, ..self }
     }
 
     /// Lists the virtual machines in the order of the file, each with its name.
@@ -172,7 +179,7 @@ impl<'t, 'a> Bundle<'t, 'a> {
         let image = Place { node, path: node::join(IMAGES, name) };
         let found = image.read(role, self.external)?;
         if !verified.contains(&name) {
-            image.verify(found.bytes)?;
+            image.verify(found.bytes, self.crc32)?;
             verified.push(name);
         }
         Ok(Some(found))
@@ -307,11 +314,11 @@ impl<'t, 'a> Place<'t, 'a> {
     }
 
     /// Checks each hash of an image against its bytes.
-    fn verify(&self, bytes: &[u8]) -> Result<(), FitError> {
+    fn verify(&self, bytes: &[u8], crc32: Crc32) -> Result<(), FitError> {
         for node in self.node.children().filter(|child| child.name.starts_with("hash")) {
             let hash = Place { node, path: node::join(&self.path, node.name) };
             let claimed = hash.claimed_hash()?;
-            let computed = claimed.same_over(bytes);
+            let computed = claimed.same_over(bytes, crc32);
             if computed != claimed {
                 return Err(hash.fault(FitFault::HashDiffers { claimed, computed }));
             }

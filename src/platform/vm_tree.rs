@@ -10,7 +10,7 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::addr::{Ipa, Region};
+use crate::addr::{Ipa, Region, sorted};
 use crate::ids::{Affinity, IntId};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -133,7 +133,7 @@ fn need<'p, T>(found: Option<&'p T>, name: &'static str, wanted: &'static str) -
 
 fn check_memory(parts: &mut Parts) -> Result<(), VmError> {
     need(parts.ram.first(), "memory", "the VM RAM: a node memory@40000000")?;
-    parts.ram.sort_by_key(|ram| ram.what.start);
+    parts.ram = sorted(&parts.ram, |ram| ram.what.start.get());
     let is_ram = |region: &Region<Ipa>| parts.ram.iter().any(|ram| ram.what.encloses(region));
     match parts.reserved.iter().find(|reserved| !is_ram(&reserved.what)) {
         Some(outside) => Err(at(&outside.path, VmFault::ReservedOutsideRam(outside.what))),
@@ -215,7 +215,7 @@ fn check_overlaps(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
             all.extend(redistributors.iter().chain([distributor]).map(|region| (*region, path)));
         }
     }
-    all.sort_by_key(|(region, _)| region.start);
+    let all = sorted(&all, |(region, _)| region.start.get());
     match all.array_windows().find(|[(one, _), (other, _)]| one.overlaps(other)) {
         Some([(_, other), (region, node)]) => {
             Err(at(node, VmFault::Overlap { region: *region, other: (*other).to_owned() }))

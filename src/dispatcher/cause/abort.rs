@@ -118,7 +118,7 @@ pub enum Fault {
 }
 
 impl Abort {
-    #[inline]
+    #[inline(always)]
     pub(super) fn decode_data(esr_el2: u64, far_el2: u64, hpfar_el2: u64) -> Self {
         Self {
             write: ABORT::WNR.is_set(esr_el2),
@@ -151,7 +151,7 @@ impl Abort {
 }
 
 impl Access {
-    #[inline]
+    #[inline(always)]
     fn decode(iss: u64) -> Option<Self> {
         ABORT::ISV.is_set(iss).then(|| Self {
             width: match ABORT::SAS.read(iss) {

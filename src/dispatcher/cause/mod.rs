@@ -244,10 +244,8 @@ pub enum Severity {
 
 impl Cause {
     /// Decodes the three syndrome registers as they are after an exception to EL2.
-    #[inline]
+    #[inline(always)]
     pub fn decode(esr_el2: u64, far_el2: u64, hpfar_el2: u64) -> Self {
-        let abort = || Abort::decode_instruction(esr_el2, far_el2, hpfar_el2);
-        let data_abort = || Abort::decode_data(esr_el2, far_el2, hpfar_el2);
         match low_byte(ESR::EC.read(esr_el2)) {
             0x00 => Self::Unknown,
             0x01 => Self::Wfx(Wfx::decode(esr_el2)),
@@ -277,11 +275,11 @@ impl Cause {
             0x1d => Self::Sme,
             0x1e => Self::GranuleProtection,
             0x1f => Self::ImplementationDefined,
-            0x20 => Self::InstructionAbort(abort()),
-            0x21 => Self::InstructionAbortSame(abort()),
+            0x20 => Self::InstructionAbort(Abort::decode_instruction(esr_el2, far_el2, hpfar_el2)),
+            0x21 => Self::InstructionAbortSame(Abort::decode_instruction(esr_el2, far_el2, hpfar_el2)),
             0x22 => Self::PcAlignment,
-            0x24 => Self::DataAbort(data_abort()),
-            0x25 => Self::DataAbortSame(data_abort()),
+            0x24 => Self::DataAbort(Abort::decode_data(esr_el2, far_el2, hpfar_el2)),
+            0x25 => Self::DataAbortSame(Abort::decode_data(esr_el2, far_el2, hpfar_el2)),
             0x26 => Self::SpAlignment,
             0x27 => Self::MemoryCopyOrSet,
             0x28 => Self::FloatingPointException32,
@@ -301,6 +299,13 @@ impl Cause {
             class => Self::Reserved(class),
         }
     }
+}
+
+/// Returns ESR_EL2.EC as an index into counters by class: below [`CLASSES`].
+#[must_use]
+#[inline]
+pub fn class_index(esr_el2: u64) -> usize {
+    usize::from(low_byte(ESR::EC.read(esr_el2)))
 }
 
 /// Returns the length in bytes of the instruction that trapped (ESR_EL2.IL), by which to step over it.
@@ -323,7 +328,7 @@ impl Wfx {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn system_register(iss: u64) -> SystemRegisterAccess {
     SystemRegisterAccess {
         register: SystemRegister::new(

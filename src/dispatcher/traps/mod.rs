@@ -35,7 +35,7 @@ pub fn mdcr_el2(features: Features, counters: u8, debug: Debug) -> u64 {
     let hpmn = if features.has(Features::PMU) { u64::from(counters) & HPMN } else { 0 };
     let lifted = match debug {
         Debug::Trapped => 0,
-        Debug::Granted => sum(ControlRegister::MDCR_EL2, |trap| trap.until_granted),
+        Debug::Granted => sum(ControlRegister::MDCR_EL2, |row| row.until_granted),
     };
     (word(ControlRegister::MDCR_EL2, features) | hpmn) & !lifted
 }
@@ -115,17 +115,23 @@ pub fn fgt2_el2(features: Features) -> u64 {
 
 /// Adds up what the table says about a register on a CPU with `features`.
 fn word(register: ControlRegister, features: Features) -> u64 {
-    sum(register, |trap| features.has(trap.when))
+    sum(register, |row| features.has(row.when))
 }
 
-fn sum(register: ControlRegister, wanted: impl Fn(&Trap) -> bool) -> u64 {
-    TABLE
-        .iter()
-        .filter(|(name, _)| *name == register)
-        .flat_map(|(_, traps)| traps.iter())
-        .filter(|trap| wanted(trap))
-        .fold(0, |word, trap| word | trap.in_place())
+fn sum(register: ControlRegister, wanted: impl Fn(&Row) -> bool) -> u64 {
+    ROWS.iter().filter(|row| row.register == register && wanted(row)).fold(0, |word, row| word | row.bits)
 }
+
+/// What a row of the table does, without the words that say why: those stay out of the image.
+#[derive(Clone, Copy)]
+struct Row {
+    register: ControlRegister,
+    when: Features,
+    bits: u64,
+    until_granted: bool,
+}
+
+static ROWS: [Row; table::rows()] = table::ROWS;
 
 #[cfg(test)]
 mod tests;

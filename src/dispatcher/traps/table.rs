@@ -3,7 +3,7 @@
 //! Not here: how it becomes words, or a page of documentation.
 //! Follows Arm ARM DDI 0487K.a, the description of each register, in ascending order of bits.
 
-use super::Features;
+use super::{Features, Row};
 
 /// A control register of EL2 that has rows in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +75,35 @@ impl Trap {
         Self { until_granted: true, ..self }
     }
 }
+
+/// Counts the rows of the table.
+pub(super) const fn rows() -> usize {
+    let (mut count, mut register) = (0, 0);
+    while register < TABLE.len() {
+        count += TABLE[register].1.len();
+        register += 1;
+    }
+    count
+}
+
+/// The table without its words.
+pub(super) const ROWS: [Row; rows()] = {
+    let nothing =
+        Row { register: ControlRegister::HCR_EL2, when: Features::NONE, bits: 0, until_granted: false };
+    let mut all = [nothing; rows()];
+    let (mut count, mut register) = (0, 0);
+    while register < TABLE.len() {
+        let (name, traps) = TABLE[register];
+        let mut number = 0;
+        while number < traps.len() {
+            let Trap { when, until_granted, .. } = traps[number];
+            all[count] = Row { register: name, when, bits: traps[number].in_place(), until_granted };
+            (count, number) = (count + 1, number + 1);
+        }
+        register += 1;
+    }
+    all
+};
 
 /// A field is 0 on purpose and traps nothing.
 const fn clear(field: &'static str, lsb: u8, width: u8, why: &'static str) -> Trap {

@@ -70,11 +70,10 @@ impl IdRegisters {
     #[must_use]
     pub fn sanitise(host: &HostIdRegisters, cpu_interface: CpuInterface) -> Self {
         let mut words = [0; ID_REGISTERS];
-        for register in registers() {
-            let host = word(&host.0, register.crm, register.op2);
-            let shown = register.fields.iter().fold(0, |all, field| all | field.shown(host, cpu_interface));
-            if let Some(slot) = index(register.crm, register.op2).and_then(|index| words.get_mut(index)) {
-                *slot = shown;
+        for row in &ROWS {
+            let host = word(&host.0, row.crm, row.op2);
+            if let Some(slot) = index(row.crm, row.op2).and_then(|index| words.get_mut(index)) {
+                *slot |= row.shown(host, cpu_interface);
             }
         }
         Self(words)
@@ -88,9 +87,54 @@ impl IdRegisters {
     }
 }
 
-/// Lists every register that has fields, in manual order.
-fn registers() -> impl Iterator<Item = &'static Register> {
-    aarch32::REGISTERS.iter().chain(aarch64::REGISTERS)
+/// Every register that has fields, in manual order.
+const REGISTERS: [&[Register]; 2] = [aarch32::REGISTERS, aarch64::REGISTERS];
+
+/// One field of one register, without its name: names stay out of the image.
+#[derive(Clone, Copy)]
+struct Row {
+    crm: u8,
+    op2: u8,
+    lsb: u8,
+    width: u8,
+    policy: Policy,
+}
+
+static ROWS: [Row; count()] = rows();
+
+/// Counts the fields of all registers.
+const fn count() -> usize {
+    let (mut count, mut group) = (0, 0);
+    while group < REGISTERS.len() {
+        let mut register = 0;
+        while register < REGISTERS[group].len() {
+            count += REGISTERS[group][register].fields.len();
+            register += 1;
+        }
+        group += 1;
+    }
+    count
+}
+
+/// Lists the fields of all registers.
+const fn rows() -> [Row; count()] {
+    let mut all = [Row { crm: 0, op2: 0, lsb: 0, width: 0, policy: Policy::Hidden }; count()];
+    let (mut count, mut group) = (0, 0);
+    while group < REGISTERS.len() {
+        let mut register = 0;
+        while register < REGISTERS[group].len() {
+            let Register { crm, op2, fields, .. } = REGISTERS[group][register];
+            let mut number = 0;
+            while number < fields.len() {
+                let Field { lsb, width, policy, .. } = fields[number];
+                all[count] = Row { crm, op2, lsb, width, policy };
+                (count, number) = (count + 1, number + 1);
+            }
+            register += 1;
+        }
+        group += 1;
+    }
+    all
 }
 
 #[inline]
@@ -108,6 +152,7 @@ fn bits(word: u64, lsb: u8, width: u8) -> u64 {
 }
 
 /// One register and what the VM sees of it.
+#[derive(Clone, Copy)]
 struct Register {
     #[cfg_attr(not(test), expect(dead_code, reason = "for the reader, and for what a failing test prints"))]
     name: &'static str,
@@ -117,6 +162,7 @@ struct Register {
 }
 
 /// One field, or several that share a policy.
+#[derive(Clone, Copy)]
 struct Field {
     #[cfg_attr(not(test), expect(dead_code, reason = "for the reader, and for what a failing test prints"))]
     name: &'static str,
@@ -140,7 +186,7 @@ enum Policy {
     Gic,
 }
 
-impl Field {
+impl Row {
     /// Returns the field in its place, as the VM sees it.
     fn shown(&self, host: u64, cpu_interface: CpuInterface) -> u64 {
         const MINUS_ONE: u64 = 0b1111;

@@ -7,6 +7,11 @@ use super::fixtures::{
 };
 use super::*;
 
+/// Lists every register that has fields, in manual order.
+fn registers() -> impl Iterator<Item = &'static Register> {
+    REGISTERS.into_iter().flatten()
+}
+
 fn vm(host: [u64; ID_REGISTERS]) -> IdRegisters {
     IdRegisters::sanitise(&HostIdRegisters::new(host), CpuInterface::SystemRegisters)
 }

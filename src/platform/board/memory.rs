@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use fdt::Fdt;
 
 use super::{BoardError, Wanted, physical};
-use crate::addr::{Pa, Region};
+use crate::addr::{Pa, Region, sorted};
 use crate::platform::dtb::node::{self, Reason};
 use crate::platform::dtb::path::{NodePath, PropertyError, span};
 
@@ -20,7 +20,7 @@ pub(super) fn ram(fdt: &Fdt<'_>) -> Result<Vec<Region<Pa>>, BoardError> {
     for memory in root.iter().flat_map(NodePath::children).filter(is_memory) {
         collect_reg(&memory, &mut ram)?;
     }
-    if ram.is_empty() { Err(BoardError::Missing(Wanted::Memory)) } else { Ok(merge(ram)) }
+    if ram.is_empty() { Err(BoardError::Missing(Wanted::Memory)) } else { Ok(merge(&ram)) }
 }
 
 /// Reads what is not to be touched, in RAM or elsewhere.
@@ -38,7 +38,7 @@ pub(super) fn reserved(fdt: &Fdt<'_>) -> Result<Vec<Region<Pa>>, PropertyError> 
     for child in parent.iter().flat_map(NodePath::children).filter(NodePath::is_available) {
         collect_reg(&child, &mut reserved)?;
     }
-    Ok(merge(reserved))
+    Ok(merge(&reserved))
 }
 
 /// Reads where the boot loader put the initial ramdisk.
@@ -102,10 +102,9 @@ fn collect_reg(path: &NodePath<'_, '_>, to: &mut Vec<Region<Pa>>) -> Result<(), 
 }
 
 /// Sorts regions, and makes one of those that touch or overlap.
-pub(super) fn merge(mut regions: Vec<Region<Pa>>) -> Vec<Region<Pa>> {
-    regions.sort_unstable_by_key(|region| region.start);
+pub(super) fn merge(regions: &[Region<Pa>]) -> Vec<Region<Pa>> {
     let mut merged: Vec<Region<Pa>> = Vec::with_capacity(regions.len());
-    for region in regions {
+    for region in sorted(regions, |region| region.start.get()) {
         match merged.last_mut() {
             Some(below) if below.last().checked_add(1).is_none_or(|next| region.start <= next) => {
                 let last = below.last().max(region.last());

@@ -4,7 +4,7 @@
 //! Follows the System V ABI (ELF-64) and Arm's AAELF64; the structures are read by the `elf` crate.
 
 use super::{KernelFault, Placed, Segment};
-use crate::addr::{Ipa, Region};
+use crate::addr::{Ipa, Region, sorted};
 use alloc::vec::Vec;
 use core::fmt;
 use elf::abi::{EM_AARCH64, ET_DYN, ET_EXEC, PT_LOAD};
@@ -104,8 +104,8 @@ pub(super) fn place(head: &[u8], file_bytes: u64, load: Option<Ipa>) -> Result<P
         let memory = memory.ok_or(outside)?;
         Ok(Segment { memory, file_offset: segment.p_offset, file_bytes: segment.p_filesz })
     };
-    let mut segments = headers.iter().map(place).collect::<Result<Vec<_>, KernelFault>>()?;
-    segments.sort_unstable_by_key(|segment| segment.memory.start);
+    let segments = headers.iter().map(place).collect::<Result<Vec<_>, KernelFault>>()?;
+    let segments = sorted(&segments, |segment| segment.memory.start.get());
     refuse_overlaps(&segments)?;
     let entry =
         entry(&header, &headers, physical).ok_or(KernelFault::EntryOutside(Ipa::new(header.e_entry)))?;

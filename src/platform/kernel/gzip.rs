@@ -146,7 +146,7 @@ pub(super) struct Inflater<'a> {
     at: usize,
     /// Bytes inflated so far.
     total: u64,
-    crc: Digest<'static, u32, Table<16>>,
+    crc: Digest<'static, u32, Table<1>>,
     is_done: bool,
 }
 

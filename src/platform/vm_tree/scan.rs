@@ -20,6 +20,7 @@ const IPA_LIMIT: u64 = 1 << 40;
 pub(crate) const OWN_PREFIX: &str = "trapeze,";
 
 /// Something found in the tree, and where.
+#[derive(Clone)]
 pub(super) struct Found<T> {
     pub(super) path: String,
     pub(super) what: T,

@@ -181,6 +181,7 @@ impl ListRegisters {
     /// Starts a plan: nothing in use, nothing asked for.
     pub(super) fn clear(&mut self) {
         self.used = 0;
+        self.eoi_count = 0; // folded; the machine reads it back only where `not_present_maintenance` is asked for
         self.no_pending_maintenance = false;
         self.not_present_maintenance = false;
         self.group_enable_maintenance = false;
