@@ -11,7 +11,7 @@ use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
-use trapeze::platform::board::{Board, Console, Cpu, GicRegisters, PciHost, UartKind};
+use trapeze::platform::board::{Board, Console, Cpu, EnableMethod, GicRegisters, PciHost, UartKind};
 use trapeze::platform::dtb;
 
 use super::console::{self, Uart};
@@ -133,7 +133,7 @@ fn level(bootargs: &str) -> LevelFilter {
 }
 
 fn add_device(map: &mut El2Map, registers: Region<Pa>) {
-    if let Err(error) = map.add_device(registers) {
+    if let Err(error) = map.add_missing(registers, El2Access::Device) {
         stop(&format_args!("no room in EL2's map for the device at {registers}: {error:?}"));
     }
 }
@@ -172,6 +172,14 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     for region in board.free_ram().into_iter().filter_map(whole_pages) {
         if let Err(error) = map.add(region, El2Access::ReadWrite) {
             stop(&format_args!("no room in EL2's map for the RAM at {region}: {error:?}"));
+        }
+    }
+    for cpu in &board.cpus {
+        if let EnableMethod::SpinTable { release } = cpu.enable
+            && let Some(word) = Region::<Pa>::new(release, 8)
+            && let Err(error) = map.add_missing(word, El2Access::ReadWrite)
+        {
+            stop(&format_args!("no room in EL2's map for the spin table at {release}: {error:?}"));
         }
     }
     let mut needs_heap = true;

@@ -141,11 +141,11 @@ impl El2Map {
     }
 
     /// Maps the pages around `region`, those that are mapped already left as they are.
-    pub fn add_device(&mut self, region: Region<Pa>) -> Result<(), MapError> {
+    pub fn add_missing(&mut self, region: Region<Pa>, access: El2Access) -> Result<(), MapError> {
         let mut page = region.start.align_down(PAGE_BYTES);
         while page <= region.last() {
             if self.map.access(&self.tables, page).is_none() {
-                self.add(span(page.get(), page.get() + PAGE_BYTES), El2Access::Device)?;
+                self.add(span(page.get(), page.get() + PAGE_BYTES), access)?;
             }
             page = Pa::new(page.get() + PAGE_BYTES);
         }

@@ -50,7 +50,7 @@ pub fn start_all(board: &Board, map: &El2Map, monitor: &'static Monitor) {
                 power::start_by_psci(conduit, cpu.affinity.to_mpidr(), entry)
             }
             (EnableMethod::SpinTable { release }, _) => {
-                // SAFETY: the board's tree names the word; `boot::claim_memory` mapped it as RAM or with the tree.
+                // SAFETY: the board's tree names the word; `boot::claim_memory` mapped it.
                 unsafe { power::start_by_spin_table(release, entry) };
                 Ok(())
             }
