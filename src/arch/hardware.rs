@@ -6,6 +6,7 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
 use trapeze::ids::{IntId, PcpuId, Ticks};
+use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::vgic::ListRegisters;
 use trapeze::interpreter::inject::{El1, Entry, Features};
 use trapeze::machine::Machine;
@@ -103,6 +104,9 @@ impl Machine for Hardware<'_> {
     }
 
     fn clean_invalidate_set_way(&mut self, operand: u64) {
+        if !set_way_exists(operand) {
+            return; // CONSTRAINED UNPREDICTABLE, and may be UNDEFINED: at EL2 that would be our end
+        }
         // SAFETY: DC CISW writes back before it drops: whatever set, way and level the guest names, no data is
         // lost, on this CPU or any other (Arm ARM DDI 0487K.a, C5.3).
         unsafe { asm!("dc cisw, {operand}", "dsb sy", operand = in(reg) operand, options(nostack)) }
@@ -118,4 +122,19 @@ impl Machine for Hardware<'_> {
 /// Reads the syndrome of the exit that just happened: ESR_EL2, FAR_EL2, HPFAR_EL2.
 pub fn syndrome() -> [u64; 3] {
     [read_sysreg!("esr_el2"), read_sysreg!("far_el2"), read_sysreg!("hpfar_el2")]
+}
+
+/// Tells whether this CPU has the set and way of a cache that the operand of a DC instruction names.
+fn set_way_exists(operand: u64) -> bool {
+    let level = operand >> 1 & 0b111;
+    let selected = read_sysreg!("csselr_el1");
+    write_sysreg!("csselr_el1", level << 1); // the data or unified cache of that level
+    isb(); // CCSIDR_EL1 follows
+    let geometry = CacheGeometry {
+        clidr_el1: read_sysreg!("clidr_el1"),
+        ccsidr_el1: read_sysreg!("ccsidr_el1"),
+        has_ccidx: read_sysreg!("S3_0_C0_C7_2") >> 20 & 0xf != 0, // ID_AA64MMFR2_EL1.CCIDX
+    };
+    write_sysreg!("csselr_el1", selected);
+    geometry.has(operand)
 }

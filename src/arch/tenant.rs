@@ -32,6 +32,9 @@ use super::monitor::Monitor;
 use super::percpu::Pcpu;
 use super::{console, guest, memory, monitor, timer};
 
+/// Longest device tree of a VM: it is copied to the heap, and again when it is completed.
+const MAX_TREE_BYTES: usize = 1 << 20;
+
 /// A VM and its resources.
 pub struct Tenant {
     /// What its vCPUs share.
@@ -104,6 +107,7 @@ impl TableMemory for TableFrames<'_> {
 enum StartError {
     Fit(FitError),
     Tree { node: String, error: DtbError },
+    TreeTooLong { node: String, bytes: usize },
     Vm(VmError),
     Kernel(KernelError),
     GuestFdt(GuestFdtError),
@@ -120,6 +124,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Fit(error) => write!(f, "{error}"),
             Self::Tree { node, error } => write!(f, "{node}: {error}"),
+            Self::TreeTooLong { node, bytes } => {
+                write!(f, "{node}: data: a device tree of {bytes} bytes; at most {MAX_TREE_BYTES} are read")
+            }
             Self::Vm(error) => write!(f, "{error}"),
             Self::Kernel(error) => write!(f, "{error}"),
             Self::GuestFdt(error) => write!(f, "{error}"),
@@ -128,13 +135,13 @@ impl fmt::Display for StartError {
             Self::GicVersion { wanted: GicVersion::V2 } => {
                 write!(
                     f,
-                    "/intc: compatible: a GICv2, but this board has a GICv3: give the VM an \"arm,gic-v3\""
+                    "its interrupt controller: compatible: a GICv2, but this board has a GICv3: give the VM an \"arm,gic-v3\""
                 )
             }
             Self::GicVersion { wanted: GicVersion::V3 } => {
                 write!(
                     f,
-                    "/intc: compatible: a GICv3, but this board has a GICv2: give the VM an \"arm,gic-400\""
+                    "its interrupt controller: compatible: a GICv3, but this board has a GICv2: give the VM an \"arm,gic-400\""
                 )
             }
             Self::Cpus { wanted, free } => {
@@ -228,6 +235,12 @@ impl Tenant {
         board: &Board,
         monitor: &'static Monitor,
     ) -> Result<Self, StartError> {
+        if images.fdt.bytes.len() > MAX_TREE_BYTES {
+            return Err(StartError::TreeTooLong {
+                node: images.fdt.path.clone(),
+                bytes: images.fdt.bytes.len(),
+            });
+        }
         let mut tree = images.fdt.bytes.to_vec();
         let fdt = dtb::open(&mut tree)
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;

@@ -30,6 +30,8 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
             machine.invalidate_guest_tlb();
             return Next::Resume;
         }
+        // Maintenance of what no memory and no device has: there is nothing to maintain.
+        (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
         (Fault::Translation(_), Some(ipa), Some(access)) => load_or_store(ipa, access, vcpu, vm, machine),
         _ => None,
     };

@@ -2,6 +2,7 @@
 //!
 //! Not here: any change of who owns what; an interpreter that needs a resource says so in what it returns.
 
+pub mod cache;
 pub mod device;
 pub mod id_registers;
 pub mod inject;

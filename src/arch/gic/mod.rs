@@ -24,7 +24,8 @@ const SPECIAL: u32 = 1020;
 const HCR_EN: u32 = 1;
 const HCR_LRENPIE: u32 = 1 << 2;
 const HCR_NPIE: u32 = 1 << 3;
-const HCR_GROUP_ENABLE: u32 = 1 << 4 | 1 << 6;
+const HCR_VGRP0_EIE: u32 = 1 << 4;
+const HCR_VGRP1_EIE: u32 = 1 << 6;
 const HCR_TDIR: u32 = 1 << 14;
 /// ICH_VMCR_EL2.VEOIM and GICH_VMCR.VEM.
 const VMCR_EOIM: u32 = 1 << 9;
@@ -41,10 +42,13 @@ struct Loaded {
 
 /// Works out ICH_HCR_EL2 or GICH_HCR for a plan.
 fn control(lists: &ListRegisters) -> u32 {
+    let [group0_off, group1_off] = lists.group_off;
     let bits = [
         (lists.not_present_maintenance, HCR_LRENPIE),
         (lists.no_pending_maintenance, HCR_NPIE),
-        (lists.group_enable_maintenance, HCR_GROUP_ENABLE),
+        // Asked of a group that is on already, it would be asserted at once and for ever.
+        (lists.group_enable_maintenance && group0_off, HCR_VGRP0_EIE),
+        (lists.group_enable_maintenance && group1_off, HCR_VGRP1_EIE),
         (lists.trap_deactivation, HCR_TDIR),
     ];
     bits.iter().filter(|(is_asked, _)| *is_asked).fold(HCR_EN, |hcr, (_, bit)| hcr | bit)

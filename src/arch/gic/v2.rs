@@ -25,6 +25,7 @@ const GICC_CTLR: u64 = 0x000;
 const GICC_PMR: u64 = 0x004;
 const GICC_IAR: u64 = 0x00c;
 const GICC_EOIR: u64 = 0x010;
+const GICC_APR: u64 = 0x0d0;
 const GICC_DIR: u64 = 0x1000;
 /// GICC_CTLR: Enable, and EOImode (EOIR drops the priority, DIR deactivates).
 const ENABLE_SPLIT: u32 = 1 | 1 << 9;
@@ -87,6 +88,9 @@ impl V2 {
         distributor.write32(ICACTIVER, u32::MAX);
         for word in 0..8 {
             distributor.write32(IPRIORITYR + 4 * word, PRIORITY);
+        }
+        for word in 0..4 {
+            blocks.cpu.write32(GICC_APR + 4 * word, 0); // a priority that firmware left active masks everything
         }
         blocks.cpu.write32(GICC_PMR, 0xff);
         blocks.cpu.write32(GICC_CTLR, ENABLE_SPLIT);

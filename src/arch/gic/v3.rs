@@ -119,6 +119,8 @@ impl V3 {
         isb(); // SRE decides whether the registers below exist
         write_sysreg!("S3_0_C4_C6_0", 0xff); // ICC_PMR_EL1: everything
         write_sysreg!("S3_0_C12_C12_4", 1 << 1); // ICC_CTLR_EL1.EOImode: EOIR drops, DIR deactivates
+        write_sysreg!("S3_0_C12_C8_4", 0); // ICC_AP0R0_EL1 and ICC_AP1R0_EL1: a priority that firmware left
+        write_sysreg!("S3_0_C12_C9_0", 0); // active would mask everything
         write_sysreg!("S3_0_C12_C12_7", 1); // ICC_IGRPEN1_EL1
         let vtr = read_sysreg!("S3_4_C12_C11_1"); // ICH_VTR_EL2
         let this = Self {
@@ -237,6 +239,7 @@ impl V3 {
             write_sysreg!("S3_4_C12_C9_2", 0);
             write_sysreg!("S3_4_C12_C9_3", 0);
         }
+        write_sysreg!("S3_0_C12_C12_5", 0b111); // ICC_SRE_EL1: system registers, where there is a choice
         write_sysreg!("S3_4_C12_C11_7", 0); // ICH_VMCR_EL2: groups off, PMR 0, as after a reset
         write_sysreg!("S3_4_C12_C11_0", u64::from(HCR_EN));
         self.loaded.set(Loaded { used: 0, control: HCR_EN });

@@ -76,7 +76,7 @@ pub enum Outcome {
     Read(u64),
     /// A write that changes nothing.
     Done,
-    /// Cache maintenance by set/way: clean and invalidate the VM's RAM by address instead.
+    /// Cache maintenance by set/way: clean and invalidate that line, whatever the instruction would have dropped.
     SetWay,
     /// SGIs to the targets that `value` names, in the layout of ICC_SGI1R_EL1.
     Sgi {
