@@ -134,8 +134,8 @@ fn level(bootargs: &str) -> LevelFilter {
 }
 
 fn add_device(map: &mut El2Map, registers: Region<Pa>) {
-    if let Err(error) = map.add_missing(registers, El2Access::Device) {
-        stop(&format_args!("no room in EL2's map for the device at {registers}: {error:?}"));
+    if map.add_missing(registers, El2Access::Device).is_err() {
+        stop(&format_args!("no room in EL2's map for the device at {registers}"));
     }
 }
 
@@ -172,8 +172,8 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     let mut frames = Frames::new();
     let free: Vec<Region<Pa>> = board.free_ram().into_iter().filter_map(whole_pages).collect();
     for region in free.iter().copied() {
-        if let Err(error) = map.add(region, El2Access::ReadWrite) {
-            stop(&format_args!("no room in EL2's map for the RAM at {region}: {error:?}"));
+        if map.add(region, El2Access::ReadWrite).is_err() {
+            stop(&format_args!("no room in EL2's map for the RAM at {region}"));
         }
     }
     // Boot loaders reserve what they hand over (`/memreserve/`), and firmware the words of its spin table.
@@ -183,8 +183,8 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     });
     let is_free = |region: &Region<Pa>| free.iter().any(|ram| ram.encloses(region));
     for region in board.initrd.into_iter().chain(releases).filter(|region| !is_free(region)) {
-        if let Err(error) = map.add_missing(region, El2Access::ReadWrite) {
-            stop(&format_args!("no room in EL2's map for the memory at {region}: {error:?}"));
+        if map.add_missing(region, El2Access::ReadWrite).is_err() {
+            stop(&format_args!("no room in EL2's map for the memory at {region}"));
         }
     }
     let mut needs_heap = true;
@@ -196,8 +196,8 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
             needs_heap = false;
             region = rest;
         }
-        if let Err(error) = frames.add(region) {
-            stop(&format_args!("the board's memory: {error:?}"));
+        if frames.add(region).is_err() {
+            stop(&format_args!("the board's memory at {region} overlaps other memory, or is out of range"));
         }
     }
     if needs_heap {

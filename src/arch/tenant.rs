@@ -19,7 +19,7 @@ use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
 use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
 use trapeze::interpreter::id_registers::CpuInterface;
-use trapeze::interpreter::psci::{Power, PowerError, Start};
+use trapeze::interpreter::psci::{Power, Start};
 use trapeze::platform::board::{Board, GicRegisters};
 use trapeze::platform::dtb::{self, DtbError};
 use trapeze::platform::fit::{Bundle, FitError, VmImages};
@@ -112,7 +112,7 @@ enum StartError {
     Kernel(KernelError),
     GuestFdt(GuestFdtError),
     Map(MapError),
-    Power(PowerError),
+    Power,
     GicVersion { wanted: GicVersion },
     Cpus { wanted: usize, free: usize },
     Memory { wanted_bytes: u64, free_bytes: u64 },
@@ -130,8 +130,9 @@ impl fmt::Display for StartError {
             Self::Vm(error) => write!(f, "{error}"),
             Self::Kernel(error) => write!(f, "{error}"),
             Self::GuestFdt(error) => write!(f, "{error}"),
-            Self::Map(error) => write!(f, "its memory cannot be mapped: {error:?}"),
-            Self::Power(error) => write!(f, "/cpus: {error:?}"),
+            Self::Map(MapError::OutOfTables) => write!(f, "no memory is left for its translation tables"),
+            Self::Map(_) => write!(f, "/memory: reg: what it names cannot be mapped"),
+            Self::Power => write!(f, "/cpus: two CPUs with one reg, or too many"),
             Self::GicVersion { wanted: GicVersion::V2 } => {
                 write!(
                     f,
@@ -250,7 +251,8 @@ impl Tenant {
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
         let finished = guest_fdt::build(&fdt, &config, plan.initrd)?;
         let start = Start { entry: plan.entry, context: plan.dtb.start.get() };
-        let power = Power::new(config.vcpus.iter().copied(), VcpuId(0), start)?;
+        let power =
+            Power::new(config.vcpus.iter().copied(), VcpuId(0), start).map_err(|_| StartError::Power)?;
         let holdings = Holdings::take(id, &config, board, monitor)?;
         let vttbr_el2 = holdings.stage2.vttbr_el2(holdings.vmid);
         let vm = Vm::new(parts(id, images.name, &config, power, pcpus, monitor));
