@@ -69,7 +69,7 @@ pub fn settle(
 ) -> Next {
     match next {
         Next::Step => {
-            vcpu.frame.pc = vcpu.frame.pc.wrapping_add(instruction_bytes);
+            vcpu.frame.step(instruction_bytes);
             Next::Resume
         }
         Next::Inject(exception) => inject(exception, vcpu, vm, machine),
@@ -137,7 +137,7 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
         PsciNext::Suspend => {
             vcpu.frame.x[0] = 0;
             if after == Next::Step {
-                vcpu.frame.pc = vcpu.frame.pc.wrapping_add(4);
+                vcpu.frame.step(4);
             }
             Next::Wait
         }
