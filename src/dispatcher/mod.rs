@@ -129,11 +129,7 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
             vm.notify(VcpuSet::only(target), Requests::START, machine);
             answer(0, after, vcpu)
         }
-        PsciNext::TurnOff if vm.power.lock().is_all_off() => {
-            log::error!("vm {}: every CPU is off, and none is left to turn one on", vm.name);
-            Next::Stop(State::Crashed)
-        }
-        PsciNext::TurnOff => Next::Off,
+        PsciNext::TurnOff => turn_off(vcpu, vm, machine),
         PsciNext::Suspend => {
             vcpu.frame.x[0] = 0;
             if after == Next::Step {
@@ -144,6 +140,18 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
         PsciNext::SystemOff => Next::Stop(State::Off),
         PsciNext::SystemReset => Next::Stop(State::Resetting),
     }
+}
+
+/// Leaves a vCPU as a CPU that lost its power: without its timer, and with nothing in the list registers
+/// that the model does not know of.
+fn turn_off(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    if vm.power.lock().is_all_off() {
+        log::error!("vm {}: every CPU is off, and none is left to turn one on", vm.name);
+        return Next::Stop(State::Crashed);
+    }
+    vcpu.physical_timer = ptimer::PhysicalTimer::new();
+    interrupts::update_physical_timer(vcpu, vm, machine);
+    Next::Off
 }
 
 fn answer(value: i64, after: Next, vcpu: &mut Vcpu) -> Next {
