@@ -76,6 +76,7 @@ pub fn with_vgic<R>(
     let mut vgic = vm.vgic.lock();
     machine.save_lists(&mut vcpu.lists);
     let mut concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    vcpu.lists.eoi_count = 0; // the machine reads it only where it was asked for: not to be taken in again
     let (answer, changed) = action(&mut vgic, vcpu.id);
     concerned.add(changed);
     plan(&mut vgic, vcpu, vm, machine);
