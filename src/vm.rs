@@ -264,3 +264,119 @@ impl Vm {
         self.reported.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Affinity;
+    use crate::interpreter::device::vgic::GicVersion;
+    use crate::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdRegisters};
+    use crate::interpreter::psci::Start;
+
+    fn region(start: u64, size_bytes: u64) -> Region<Ipa> {
+        Region::<Ipa>::new(Ipa::new(start), size_bytes).unwrap()
+    }
+
+    /// A VM with devices at 0x1000, 0x3000, 0x5000 and 0x7000.
+    fn vm(vcpus: u8) -> Vm {
+        let affinities: Vec<_> = (0..vcpus).map(|aff0| Affinity { aff0, ..Affinity::default() }).collect();
+        let cpu_interface = CpuInterface::MemoryMapped;
+        let start = Start { entry: Ipa::new(0x4000_0000), context: 0 };
+        let uart = Uart { region: region(0x7000, 0x1000), intid: IntId(33), model: Mutex::new(Pl011::new()) };
+        Vm::new(Parts {
+            id: VmId(0),
+            name: "test".into(),
+            processor: Processor {
+                ids: IdRegisters::sanitise(&HostIdRegisters::new([0; 56]), cpu_interface),
+                cpu_interface,
+                midr_el1: 0,
+                revidr_el1: 0,
+                aidr_el1: 0,
+                actlr_el1: 0,
+                vcpus,
+                peripheral_base: Ipa::new(0x1000),
+            },
+            layout: Layout {
+                distributor: region(0x1000, 0x1000),
+                redistributors: alloc::vec![(region(0x3000, 0x1000), 0)],
+                deactivation: Some(region(0x5000, 0x1000)),
+                ram: alloc::vec![region(0x4000_0000, 0x1000)],
+                virtual_timer: IntId(27),
+                physical_timer: IntId(30),
+            },
+            vgic: Vgic::new(GicVersion::V3, &affinities),
+            uarts: alloc::vec![uart],
+            power: Power::new(affinities, VcpuId(0), start).unwrap(),
+            pcpus: (0..vcpus).map(PcpuId).collect(),
+        })
+    }
+
+    #[test]
+    fn requests_gather_until_they_are_taken() {
+        let post = Post::new(PcpuId(3));
+        post.leave(Requests::PLAN);
+        post.leave(Requests::START);
+        post.leave(Requests::PLAN);
+        let taken = post.take();
+        assert!(taken.contains(Requests::PLAN) && taken.contains(Requests::START));
+        assert!(!taken.contains(Requests::PARK));
+        assert!(!post.take().contains(Requests::PLAN), "each is taken once");
+    }
+
+    #[test]
+    fn only_the_first_to_end_a_vm_gathers_its_vcpus() {
+        let vm = vm(2);
+        assert_eq!((vm.state(), vm.epoch()), (State::Running, 1));
+        assert!(vm.leave_running(State::Resetting));
+        assert!(!vm.leave_running(State::Off) && !vm.leave_running(State::Crashed));
+        assert_eq!(vm.state(), State::Resetting);
+    }
+
+    #[test]
+    fn every_state_is_remembered_as_itself() {
+        for state in [State::Off, State::Crashed, State::Resetting] {
+            let vm = vm(1);
+            assert!(vm.leave_running(state));
+            assert_eq!(vm.state(), state);
+        }
+    }
+
+    #[test]
+    fn a_vm_is_gathered_when_its_last_vcpu_has_stopped() {
+        let vm = vm(2);
+        assert!(vm.leave_running(State::Resetting));
+        vm.parked(10);
+        assert!(!vm.is_gathered());
+        vm.parked(5);
+        assert!(vm.is_gathered());
+        vm.run_again();
+        assert_eq!((vm.state(), vm.epoch()), (State::Running, 2));
+        assert!(!vm.is_gathered(), "the next end gathers anew");
+        assert_eq!(vm.exits.load(Ordering::Relaxed), 15, "exits go on counting");
+        assert!(vm.leave_running(State::Off));
+    }
+
+    #[test]
+    fn a_device_is_known_by_every_byte_and_no_more() {
+        let vm = vm(1);
+        for start in [0x1000, 0x3000, 0x5000, 0x7000] {
+            assert!(vm.has_device_at(Ipa::new(start)) && vm.has_device_at(Ipa::new(start + 0xfff)));
+            assert!(!vm.has_device_at(Ipa::new(start - 1)) && !vm.has_device_at(Ipa::new(start + 0x1000)));
+        }
+        assert!(!vm.has_device_at(Ipa::new(0x4000_0000)), "RAM is none");
+    }
+
+    #[test]
+    fn a_report_is_first_once_per_class() {
+        let vm = vm(1);
+        for class in 0..64 {
+            assert!(vm.is_first_report(class), "{class:#x}");
+        }
+        assert!((0..64).all(|class| !vm.is_first_report(class)));
+    }
+
+    #[test]
+    fn the_vcpus_of_a_vm_are_those_it_was_made_with() {
+        assert_eq!((vm(1).vcpus().bits(), vm(8).vcpus().bits()), (1, 0xff));
+    }
+}

@@ -8,6 +8,9 @@ pub mod interrupts;
 pub mod mmio;
 pub mod traps;
 
+#[cfg(test)]
+mod tests;
+
 use crate::ids::VcpuSet;
 use crate::interpreter::device::ptimer;
 use crate::interpreter::device::vgic::SgiRegister;
