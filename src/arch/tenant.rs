@@ -168,14 +168,7 @@ macro_rules! from_error {
         })*
     };
 }
-from_error!(
-    Fit(FitError),
-    Vm(VmError),
-    Kernel(KernelError),
-    GuestFdt(GuestFdtError),
-    Map(MapError),
-    Power(PowerError)
-);
+from_error!(Fit(FitError), Vm(VmError), Kernel(KernelError), GuestFdt(GuestFdtError), Map(MapError));
 
 /// The bundle that is built in, for each version of the GIC.
 static BUILT_IN: [&[u8]; 2] =

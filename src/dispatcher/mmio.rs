@@ -33,6 +33,8 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
         // Maintenance of what no memory and no device has: there is nothing to maintain.
         (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
         (Fault::Translation(_), Some(ipa), Some(access)) => load_or_store(ipa, access, vcpu, vm, machine),
+        // There is no line to clean where there is no memory, and nothing on the bus that could fail.
+        (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
         _ => None,
     };
     match answered {

@@ -223,3 +223,6 @@ fn physical_timer(
         None => vcpu.frame.set(gpr, vcpu.physical_timer.read(register, now)),
     }
 }
+
+#[cfg(test)]
+mod tests;

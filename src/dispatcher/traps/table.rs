@@ -77,6 +77,7 @@ impl Trap {
 }
 
 /// Counts the rows of the table.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 pub(super) const fn rows() -> usize {
     let (mut count, mut register) = (0, 0);
     while register < TABLE.len() {
@@ -87,6 +88,7 @@ pub(super) const fn rows() -> usize {
 }
 
 /// The table without its words.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 pub(super) const ROWS: [Row; rows()] = {
     let nothing =
         Row { register: ControlRegister::HCR_EL2, when: Features::NONE, bits: 0, until_granted: false };

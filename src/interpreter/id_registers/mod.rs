@@ -103,6 +103,7 @@ struct Row {
 static ROWS: [Row; count()] = rows();
 
 /// Counts the fields of all registers.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 const fn count() -> usize {
     let (mut count, mut group) = (0, 0);
     while group < REGISTERS.len() {
@@ -117,6 +118,7 @@ const fn count() -> usize {
 }
 
 /// Lists the fields of all registers.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 const fn rows() -> [Row; count()] {
     let mut all = [Row { crm: 0, op2: 0, lsb: 0, width: 0, policy: Policy::Hidden }; count()];
     let (mut count, mut group) = (0, 0);

@@ -1,0 +1,241 @@
+//! A scripted physical CPU: notes what the monitor asks of it, and plays the guest's CPU interface on its list
+//! registers.
+//!
+//! Not here: the guest (`bench`).
+//! Follows Arm IHI 0069H, 12.4 and Arm IHI 0048B.b, 5.3 (list registers).
+
+use std::collections::VecDeque;
+
+use crate::ids::{IntId, PcpuId, Ticks};
+use crate::interpreter::device::vgic::{
+    GicVersion, ListRegister, ListRegisters, State, decode_v2, decode_v3, encode_v2, encode_v3,
+};
+use crate::interpreter::inject::{El1, Entry, Features};
+use crate::machine::Machine;
+
+/// What the monitor asked of the CPU, but for its list registers and questions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// Wrote the EL1 registers of an exception.
+    EnterEl1(Entry),
+    /// Made an SError pending.
+    VirtualSError,
+    /// Let the virtual timer through, or not.
+    ListenToTimer(bool),
+    /// Made a physical interrupt inactive.
+    Deactivate(IntId),
+    /// Interrupted another CPU.
+    Kick(PcpuId),
+    /// Set EL2's timer.
+    Deadline(Option<Ticks>),
+    /// Sent a character.
+    Transmit(u8),
+    /// Let the console interrupt, or not.
+    Listen(bool),
+    /// Cleaned and invalidated a set and way.
+    SetWay(u64),
+    /// Dropped the guest's TLB entries.
+    InvalidateTlb,
+    /// Gave the debug registers away.
+    GrantDebug,
+}
+
+/// A CPU with registers for the script to set.
+pub struct Scripted {
+    /// What the monitor did, in order.
+    pub calls: Vec<Call>,
+    /// The system counter.
+    pub now: u64,
+    /// SCTLR_EL1.
+    pub sctlr_el1: u64,
+    /// VBAR_EL1.
+    pub vbar_el1: u64,
+    /// The guest's EOImode.
+    pub splits: bool,
+    /// What waits in the console.
+    pub input: VecDeque<u8>,
+    /// Physical interrupts that the guest's deactivations made inactive.
+    pub ended: Vec<IntId>,
+    /// What the list registers hold.
+    pub lists: Vec<ListRegister>,
+    features: Features,
+    version: GicVersion,
+    count: u8,
+    controls: Controls,
+    eoi_count: u8,
+}
+
+/// The maintenance interrupts that are asked for (ICH_HCR_EL2).
+#[derive(Clone, Copy, Default)]
+struct Controls {
+    no_pending: bool,
+    not_present: bool,
+}
+
+impl Scripted {
+    pub fn new(version: GicVersion, count: u8) -> Self {
+        Self {
+            calls: vec![],
+            now: 1000,
+            sctlr_el1: 0,
+            vbar_el1: 0x4008_0800,
+            splits: false,
+            input: VecDeque::new(),
+            ended: vec![],
+            lists: vec![],
+            features: Features::default(),
+            version,
+            count,
+            controls: Controls::default(),
+            eoi_count: 0,
+        }
+    }
+
+    /// Takes the calls so far.
+    pub fn take_calls(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.calls)
+    }
+
+    /// Lists the INTIDs that are pending in list registers.
+    pub fn pending(&self) -> Vec<u32> {
+        self.lists.iter().filter(|entry| entry.state.is_pending()).map(|entry| entry.virtual_id.0).collect()
+    }
+
+    /// Acknowledges the best pending interrupt, as a read of ICC_IAR1_EL1 does.
+    pub fn acknowledge(&mut self) -> Option<IntId> {
+        let pending = self.lists.iter_mut().filter(|entry| entry.state == State::Pending);
+        let entry = pending.min_by_key(|entry| (entry.priority, entry.virtual_id))?;
+        entry.state = State::Active;
+        Some(entry.virtual_id)
+    }
+
+    /// Ends an interrupt with EOImode 0: a write of ICC_EOIR1_EL1.
+    pub fn end(&mut self, intid: IntId) {
+        let entry = self.lists.iter_mut().find(|entry| entry.virtual_id == intid && entry.state.is_active());
+        let Some(entry) = entry else {
+            self.eoi_count += 1;
+            return;
+        };
+        entry.state = State::new(entry.state.is_pending(), false);
+        self.ended.extend(entry.physical);
+    }
+
+    /// Tells whether the list registers raise a maintenance interrupt, as far as tests need it.
+    pub fn wants_maintenance(&self) -> bool {
+        let pending = self.lists.iter().any(|entry| entry.state == State::Pending);
+        self.controls.no_pending && !pending || self.controls.not_present && self.eoi_count != 0
+    }
+
+    /// Empties the list registers behind the monitor's back, as a CPU does that starts.
+    pub fn reset_virtual(&mut self) {
+        self.lists.clear();
+        self.eoi_count = 0;
+        self.controls = Controls::default();
+    }
+
+    /// Takes an entry to the hardware's format and back.
+    fn through_hardware(&self, entry: &ListRegister) -> ListRegister {
+        match self.version {
+            GicVersion::V2 => decode_v2(encode_v2(entry)),
+            GicVersion::V3 => decode_v3(encode_v3(entry)),
+        }
+    }
+
+    /// Says what the architecture leaves UNPREDICTABLE (Arm IHI 0069H, 12.4.6).
+    fn check(&self) {
+        for (index, entry) in self.lists.iter().enumerate() {
+            let twins =
+                self.lists.iter().skip(index + 1).filter(|other| other.virtual_id == entry.virtual_id);
+            assert_eq!(twins.count(), 0, "two list registers hold {:?}", entry.virtual_id);
+            let both = entry.physical.is_some() && entry.state == State::PendingActive;
+            assert!(!both, "a physical interrupt is pending and active: {:?}", entry.virtual_id);
+        }
+    }
+}
+
+impl Machine for Scripted {
+    fn now(&self) -> Ticks {
+        Ticks(self.now)
+    }
+
+    fn el1(&self, pc: u64, pstate: u64) -> El1 {
+        El1 { pc, pstate, sctlr_el1: self.sctlr_el1, vbar_el1: self.vbar_el1, exlocken: false }
+    }
+
+    fn sctlr_el1(&self) -> u64 {
+        self.sctlr_el1
+    }
+
+    fn features(&self) -> &Features {
+        &self.features
+    }
+
+    fn enter_el1(&mut self, entry: &Entry) {
+        self.calls.push(Call::EnterEl1(*entry));
+    }
+
+    fn raise_virtual_serror(&mut self) {
+        self.calls.push(Call::VirtualSError);
+    }
+
+    fn save_lists(&mut self, lists: &mut ListRegisters) {
+        for (entry, slot) in self.lists.iter().zip(&mut lists.entries) {
+            *slot = *entry;
+        }
+        if lists.not_present_maintenance {
+            lists.eoi_count = std::mem::take(&mut self.eoi_count);
+        }
+    }
+
+    fn load_lists(&mut self, lists: &ListRegisters) {
+        assert!(lists.used <= self.count);
+        self.lists = lists.in_use().map(|entry| self.through_hardware(entry)).collect();
+        self.controls =
+            Controls { no_pending: lists.no_pending_maintenance, not_present: lists.not_present_maintenance };
+        self.check();
+    }
+
+    fn listen_to_virtual_timer(&mut self, on: bool) {
+        self.calls.push(Call::ListenToTimer(on));
+    }
+
+    fn splits_deactivation(&self) -> bool {
+        self.splits
+    }
+
+    fn deactivate(&mut self, intid: IntId) {
+        self.calls.push(Call::Deactivate(intid));
+    }
+
+    fn kick(&mut self, pcpu: PcpuId) {
+        self.calls.push(Call::Kick(pcpu));
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Ticks>) {
+        self.calls.push(Call::Deadline(deadline));
+    }
+
+    fn transmit(&mut self, byte: u8) {
+        self.calls.push(Call::Transmit(byte));
+    }
+
+    fn receive(&mut self) -> Option<u8> {
+        self.input.pop_front()
+    }
+
+    fn listen(&mut self, on: bool) {
+        self.calls.push(Call::Listen(on));
+    }
+
+    fn clean_invalidate_set_way(&mut self, operand: u64) {
+        self.calls.push(Call::SetWay(operand));
+    }
+
+    fn invalidate_guest_tlb(&mut self) {
+        self.calls.push(Call::InvalidateTlb);
+    }
+
+    fn grant_debug(&mut self) {
+        self.calls.push(Call::GrantDebug);
+    }
+}
