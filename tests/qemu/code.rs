@@ -42,11 +42,6 @@ impl Code {
             .word(0xf2a0_0000 | value >> 16 << 5 | register) // MOVK, LSL #16
     }
 
-    /// `X<to> = X<from>`.
-    pub fn copy(self, to: u32, from: u32) -> Self {
-        self.word(0xaa00_03e0 | from << 16 | to) // ORR (MOV)
-    }
-
     /// Prints `text` on the PL011. Changes X1 and X2.
     pub fn print(self, text: &str) -> Self {
         text.bytes().fold(self.set(1, PL011), |code, byte| {

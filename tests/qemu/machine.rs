@@ -53,6 +53,7 @@ pub struct Machine {
     script: VecDeque<(String, String)>,
     ending: Option<(String, usize)>,
     limit: Duration,
+    _scratch: Option<Scratch>,
 }
 
 impl Machine {
@@ -61,14 +62,17 @@ impl Machine {
         Self::of(command("tools/qemu"))
     }
 
-    /// Prepares what `make run` runs when all is built.
+    /// Prepares what `make run` runs when all is built; with a bundle of its own, since tests run at once.
     pub fn as_make_runs_it() -> Self {
-        Self::of(command("tools/run"))
+        let scratch = Scratch::new();
+        let bundle = scratch.path("guest.itb");
+        let machine = Self::of(command("tools/run")).with("BUNDLE", bundle);
+        Self { _scratch: Some(scratch), ..machine }
     }
 
     /// Prepares a machine from the command that starts it.
     pub fn of(command: Command) -> Self {
-        Self { command, script: VecDeque::new(), ending: None, limit: SHORT }
+        Self { command, script: VecDeque::new(), ending: None, limit: SHORT, _scratch: None }
     }
 
     /// Gives a setting of `make run` or `tools/qemu`.
@@ -250,14 +254,11 @@ impl Outcome {
     }
 }
 
-/// Tells whether `text` is `pattern`, with something in place of `...`.
+/// Tells whether `text` is `pattern`, with something in place of each `...`.
 fn matches(text: &str, pattern: &str) -> bool {
-    match pattern.split_once("...") {
-        Some((start, end)) => {
-            text.len() >= start.len() + end.len() && text.starts_with(start) && text.ends_with(end)
-        }
-        None => text == pattern,
-    }
+    let Some((start, rest)) = pattern.split_once("...") else { return text == pattern };
+    let Some(text) = text.strip_prefix(start) else { return false };
+    (0..=text.len()).any(|at| text.get(at..).is_some_and(|text| matches(text, rest)))
 }
 
 /// A directory of a test's own, gone when the test passes.

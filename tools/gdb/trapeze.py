@@ -22,8 +22,7 @@ GUEST_IMAGE = ROOT / "target" / "hello.img"
 GUEST_ELF = ROOT / "target" / "run" / "guest.elf"
 
 # The type that TPIDR_EL2 points to, and the way from it to the vCPU that this CPU runs.
-PER_CPU_TYPE = "trapeze::arch::percpu::PerCpu"
-PER_CPU_VCPU = "vcpu"
+PER_CPU_TYPE = "trapeze::arch::percpu::Pcpu"
 
 EL1_REGISTERS = ("ELR_EL1", "SPSR_EL1", "ESR_EL1", "FAR_EL1", "SP_EL0", "SP_EL1", "SCTLR", "TCR_EL1", "TTBR0_EL1",
                  "TTBR1_EL1", "MAIR_EL1", "VBAR", "TPIDR_EL0", "TPIDR_EL1", "CNTV_CTL_EL0", "CNTV_CVAL_EL0",
