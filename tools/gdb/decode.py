@@ -271,6 +271,9 @@ def walk(ipa: int, vttbr: int, vtcr: int, read64) -> list[str]:
 
 # --- where the image is ---------------------------------------------------------------------------------------------
 
+PT_LOAD = 1
+
+
 def load_address(header: bytes, ram_base: int = 0x4000_0000) -> int:
     """Returns where QEMU's virt board loads a raw image with this arm64 Image header (its first 64 bytes)."""
     if header[56:60] != b"ARM\x64":
@@ -280,3 +283,10 @@ def load_address(header: bytes, ram_base: int = 0x4000_0000) -> int:
         return ram_base + 0x8_0000
     # Below 4 KiB QEMU's own boot code would be in the way: it moves such an image up by 2 MiB.
     return ram_base + text_offset + (0x20_0000 if text_offset < 0x1000 else 0)
+
+
+def link_address(elf: bytes) -> int:
+    """Returns the lowest address that an ELF file is linked for."""
+    offset, size, count = struct.unpack_from("<Q", elf, 32) + struct.unpack_from("<HH", elf, 54)
+    headers = (struct.unpack_from("<IIQQ", elf, offset + number * size) for number in range(count))
+    return min(address for kind, _, _, address in headers if kind == PT_LOAD)

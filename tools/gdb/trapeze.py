@@ -21,9 +21,9 @@ ELF = ROOT / "target" / TARGET / "release" / "trapeze"
 GUEST_IMAGE = ROOT / "target" / "hello.img"
 GUEST_ELF = ROOT / "target" / "run" / "guest.elf"
 
-# The type that TPIDR_EL2 points to, and the way from it to the vCPU that this CPU runs.
-PER_CPU_TYPE = "trapeze::arch::percpu::PerCpu"
-PER_CPU_VCPU = "vcpu"
+# The type that TPIDR_EL2 points to, and that of its `guest`, where there is one.
+PER_CPU_TYPE = "trapeze::arch::percpu::Pcpu"
+GUEST_TYPE = "trapeze::arch::percpu::Guest"
 
 EL1_REGISTERS = ("ELR_EL1", "SPSR_EL1", "ESR_EL1", "FAR_EL1", "SP_EL0", "SP_EL1", "SCTLR", "TCR_EL1", "TTBR0_EL1",
                  "TTBR1_EL1", "MAIR_EL1", "VBAR", "TPIDR_EL0", "TPIDR_EL1", "CNTV_CTL_EL0", "CNTV_CVAL_EL0",
@@ -82,7 +82,7 @@ class Attach(gdb.Command):
             gdb.execute(f"set {setting}", to_string=True)
         base = decode.load_address(IMAGE.read_bytes()[:64])
         gdb.execute(f"exec-file {ELF}", to_string=True)
-        gdb.execute(f"symbol-file -o {base:#x} {ELF}", to_string=True)
+        gdb.execute(f"symbol-file -o {base - decode.link_address(ELF.read_bytes()):#x} {ELF}", to_string=True)
         if GUEST_ELF.exists():
             guest = decode.load_address(GUEST_IMAGE.read_bytes()[:64])
             gdb.execute(f"add-symbol-file {GUEST_ELF} -o {guest:#x}", to_string=True)
@@ -159,7 +159,7 @@ class Vcpu(gdb.Command):
             print("At the vector: the registers are still the guest's.")
             self.live("ELR_EL2", "SPSR_EL2")
         else:
-            print(self.saved())
+            self.saved()
 
     def live(self, pc: str, state: str):
         """Prints what the CPU holds; `pc` and `state` name where the guest's own PC and PSTATE are."""
@@ -176,15 +176,21 @@ class Vcpu(gdb.Command):
         for start in range(0, len(cells), count):
             print("  ".join(cells[start:start + count]))
 
-    @staticmethod
-    def saved() -> str:
-        """Returns the vCPU as the hypervisor keeps it, reached through TPIDR_EL2."""
+    def saved(self):
+        """Prints the vCPU's registers as the hypervisor keeps them, reached through TPIDR_EL2; EL1's are in the CPU."""
         try:
-            pointer = gdb.lookup_type(PER_CPU_TYPE).pointer()
-            vcpu = gdb.Value(read_register("TPIDR_EL2")).cast(pointer).dereference()[PER_CPU_VCPU]
-            if vcpu.type.code == gdb.TYPE_CODE_PTR:
-                vcpu = vcpu.dereference()
-            return vcpu.format_string(format="x")
+            cpu = gdb.Value(read_register("TPIDR_EL2")).cast(gdb.lookup_type(PER_CPU_TYPE).pointer())
+            guest = cpu.dereference()["guest"]
+            if str(guest).endswith("None"):
+                print("No vCPU: this CPU waits for one.")
+                return
+            vcpu = guest.address.cast(gdb.lookup_type(GUEST_TYPE).pointer())["vcpu"].dereference()
+            frame = vcpu["frame"]
+            number = int(vcpu["id"]["__0"])
+            print(f"vCPU {number}, saved at its exit. PC {int(frame['pc']):#018x}  "
+                  f"PSTATE {decode.program_state(int(frame['pstate']))}")
+            self.columns([(f"X{n}", int(frame["x"][n])) for n in range(31)], 4)
+            self.columns([(name, read_register(name)) for name in EL1_REGISTERS], 2)
         except gdb.error as error:
             raise gdb.GdbError(f"cannot read the saved vCPU ({error}); it is in the registers after trap-break") from None
 

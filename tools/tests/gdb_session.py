@@ -14,7 +14,7 @@ from .loading import ROOT, TOOLS
 # At the first look-up of the PL011's flag register, IPA 0x9000018.
 COMMANDS = (
     "trap-break data-abort", "continue", "trap-decode", "vcpu", "stage2 0x9000018", "stage2 0x40080000",
-    "info symbol $pc", "info symbol $ELR_EL2",
+    "info symbol $pc", "info symbol $ELR_EL2", "delete", "hbreak exit_sync", "continue", "echo In the handler:\\n", "vcpu",
 )
 
 
@@ -34,7 +34,7 @@ class GdbSession(unittest.TestCase):
     def setUpClass(cls):
         port = str(free_port())
         machine = {**os.environ, "PORT": port, "GUEST": "hello", "QUIET": "1"}
-        for setting in ("KERNEL", "INITRD", "APPEND", "CPUS", "MEM", "GIC", "CPU", "QEMU_ARGS"):
+        for setting in ("KERNEL", "INITRD", "APPEND", "CPUS", "MEM", "GIC", "CPU", "QEMU_ARGS", "BUNDLE", "IMAGE"):
             machine.pop(setting, None)
         with subprocess.Popen([TOOLS / "run"], cwd=ROOT, env=machine, stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL) as qemu:
@@ -65,6 +65,11 @@ class GdbSession(unittest.TestCase):
         self.assert_printed(r"^At the vector: the registers are still the guest's\.$")
         self.assert_printed(r"^X0 +0x[0-9a-f]{16} .*X3 ")
         self.assert_printed(r"VBAR +0x")
+
+    def test_in_the_hypervisor_the_vcpus_saved_registers_are_printed(self):
+        _, _, in_the_handler = self.output.partition("In the handler:")
+        self.assertRegex(in_the_handler, r"vCPU 0, saved at its exit\. PC 0x00000000400[0-9a-f]{5}  PSTATE EL1h, ")
+        self.assertRegex(in_the_handler, r"X0 +0x[0-9a-f]{16} .*X3 ")
 
     def test_the_device_is_not_mapped_at_stage_2_but_ram_is(self):
         self.assert_printed(r"^IPA 0x9000018 is not mapped: translation fault, level \d$")
