@@ -24,7 +24,7 @@ ELF := target/$(TARGET)/release/trapeze
 HELLO_ELF := target/guests/$(TARGET)/release/hello
 BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
 
-.PHONY: help setup setup-run build guests hello run debug gdb test check bench doc clean distclean FORCE
+.PHONY: help setup setup-run build guests hello run debug gdb test test-long check doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
@@ -67,7 +67,10 @@ gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
 	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
 	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
 
-test: setup target/trapeze.img guests ## Run every test: the host's, Miri's, QEMU's; ends in a summary
+test: setup target/trapeze.img guests ## Run the tests; ends in a summary
+	tools/test --quick
+
+test-long: setup target/trapeze.img guests ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
