@@ -78,12 +78,11 @@ pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
 }
 
 fn uart(console: &Console) -> Uart {
-    // SAFETY: the board's tree says that a UART is there; it is mapped as a device, or the MMU is off.
-    unsafe {
-        match console.kind {
-            UartKind::Pl011 => console::pl011(console.registers),
-            UartKind::Bcm2835MiniUart => console::mini(console.registers),
-        }
+    match console.kind {
+        // SAFETY: the board's tree says that a UART is there; it is mapped as a device, or the MMU is off.
+        UartKind::Pl011 => unsafe { console::pl011(console.registers) },
+        // SAFETY: as above.
+        UartKind::Bcm2835MiniUart => unsafe { console::mini(console.registers) },
     }
 }
 
@@ -276,6 +275,7 @@ fn open_gic(board: &Board, map: &mut El2Map) -> GicParts {
 }
 
 /// Makes this CPU's own state and names it in TPIDR_EL2. `number` counts as in [`cpus`].
+#[expect(clippy::mut_from_ref, reason = "the Pcpu is a new one; the monitor is only named in it")]
 pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
     let affinity = Affinity::from_mpidr(MPIDR_EL1.get());
     let gic = match &monitor.gic {

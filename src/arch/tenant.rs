@@ -48,6 +48,9 @@ pub struct Tenant {
     tree: Vec<u8>,
 }
 
+/// RAM regions of a VM, each with the frames behind it.
+type RamParts = Vec<(Region<Ipa>, Extents)>;
+
 /// What a VM owns and gives back.
 struct Holdings {
     owner: Owner,
@@ -418,7 +421,7 @@ impl Holdings {
         config: &VmConfig,
         board: &Board,
         monitor: &Monitor,
-    ) -> Result<(Stage2, Vec<(Region<Ipa>, Extents)>), StartError> {
+    ) -> Result<(Stage2, RamParts), StartError> {
         let mut frames = monitor.frames.lock();
         let wanted_bytes = config.ram.iter().map(|region| region.size_bytes).sum();
         let mut ram = Vec::new();
