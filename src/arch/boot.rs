@@ -245,8 +245,8 @@ pub fn make_monitor(board: &Board, map: &mut El2Map, frames: Frames, off: Off) -
     }
     let gic = open_gic(board, map);
     match Monitor::new(board, frames, gic, off, used) {
-        Some(monitor) => Box::leak(Box::new(monitor)),
-        None => stop(&"the CPU's physical address range (ID_AA64MMFR0_EL1.PARange) allows no stage 2"),
+        Ok(monitor) => Box::leak(Box::new(monitor)),
+        Err(unusable) => stop(&unusable),
     }
 }
 

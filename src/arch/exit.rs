@@ -54,6 +54,8 @@ extern "C" fn exit_serror(cpu: &mut Pcpu) -> *const Frame {
 /// Acknowledges one interrupt and gives it to whom it belongs. `false` when there was none.
 pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     let Some(interrupt) = cpu.gic.acknowledge() else { return false };
+    // At once, and before any deactivation: it stays active, so it cannot come again (Arm IHI 0069H, 4.1.1).
+    cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
     let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
@@ -68,9 +70,8 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         // Firmware left it on. A level that nobody lowers would come again for ever.
         cpu.gic.set_enabled(interrupt.intid(), false);
     }
-    match disposition {
-        Disposition::LeaveActive => cpu.gic.drop_priority(interrupt),
-        Disposition::End => cpu.gic.end(interrupt),
+    if disposition == Disposition::End {
+        cpu.gic.end(interrupt);
     }
     true
 }

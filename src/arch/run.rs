@@ -34,14 +34,7 @@ pub fn carry_out(cpu: &mut Pcpu, next: Next) -> *const Frame {
             stop(cpu, state);
             find_work(cpu)
         }
-        Next::Off => {
-            if let Some(guest) = &mut cpu.guest {
-                // The list registers will not survive the next start: what became of them is for the model to know.
-                let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
-                interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
-            }
-            find_work(cpu)
-        }
+        Next::Off => find_work(cpu),
         Next::Resume | Next::Step | Next::Inject(_) => go_on(cpu),
     }
 }
@@ -123,10 +116,7 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     guest::reset_el1(controls);
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
     let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
-    // Both timers are off now, and so are their lines: what they asked for in an earlier life is over.
-    let timer = tenant.vm.layout.virtual_timer;
-    interrupts::change(&mut guest.vcpu, &tenant.vm, &mut machine, |vgic, id| vgic.set_line(id, timer, false));
-    interrupts::update_physical_timer(&mut guest.vcpu, &tenant.vm, &mut machine);
+    interrupts::replan(&mut guest.vcpu, &tenant.vm, &mut machine);
     &raw const guest.vcpu.frame
 }
 
@@ -135,7 +125,7 @@ fn park(cpu: &mut Pcpu, epoch: u32) {
     let Some(guest) = &mut cpu.guest else { return };
     cpu.gic.reset_virtual();
     timer::set_deadline(None);
-    guest::give_up();
+    guest::give_up(cpu.monitor.controls.traps);
     for intid in cpu.monitor.guest_interrupts() {
         cpu.gic.set_enabled(intid, false);
         cpu.gic.deactivate(intid);

@@ -80,6 +80,16 @@ pub enum GicParts {
     },
 }
 
+impl GicParts {
+    /// Returns the number of INTIDs that the distributor has (GICD_TYPER.ITLinesNumber).
+    pub fn intids(&self) -> u32 {
+        match self {
+            Self::V2(blocks) => blocks.intids(),
+            Self::V3 { distributor, .. } => distributor.intids(),
+        }
+    }
+}
+
 /// One CPU's part of the interrupt controller.
 pub enum Gic {
     /// GICv2 with its virtualization extensions, all in memory.
@@ -103,14 +113,14 @@ impl Gic {
         each!(self, gic => gic.acknowledge())
     }
 
-    /// Ends the interrupt's priority but leaves it active: a guest will deactivate it.
+    /// Ends the interrupt's priority but leaves it active.
     pub fn drop_priority(&self, interrupt: Acknowledged) {
         each!(self, gic => gic.drop_priority(interrupt));
     }
 
-    /// Ends the interrupt for good.
+    /// Ends an interrupt whose priority was dropped.
     pub fn end(&self, interrupt: Acknowledged) {
-        each!(self, gic => { gic.drop_priority(interrupt); gic.deactivate(interrupt) });
+        each!(self, gic => gic.deactivate(interrupt));
     }
 
     /// Makes a private or shared interrupt inactive that no guest will deactivate any more.
