@@ -15,6 +15,7 @@ use trapeze::machine::Machine;
 use super::gic::Gic;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
+use super::timer::Deadlines;
 use super::{console, guest, timer};
 
 /// HCR_EL2.VSE.
@@ -24,6 +25,8 @@ const HCR_VSE: u64 = 1 << 8;
 pub struct Hardware<'a> {
     /// Its interrupt controller.
     pub gic: &'a Gic,
+    /// Its timer of EL2.
+    pub timer: &'a Deadlines,
     /// What all CPUs share.
     pub monitor: &'static Monitor,
 }
@@ -89,7 +92,7 @@ impl Machine for Hardware<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
-        timer::set_deadline(deadline);
+        self.timer.set_guest(deadline);
     }
 
     fn transmit(&mut self, byte: u8) {

@@ -118,6 +118,16 @@ impl Gic {
         each!(self, gic => gic.drop_priority(interrupt));
     }
 
+    /// Tells whether an interrupt that was left active to the guest is to be watched: EL2 takes an interrupt of its own a
+    /// moment later.
+    ///
+    /// A level that rises between the guest's handler and its end of the interrupt is signalled when the list register
+    /// deactivates it (Arm IHI 0048B.b, 5.2.1). There are GICv2s, QEMU's model up to 10.0 among them, that look at their
+    /// inputs again only when something else changes; a guest that sleeps until then would sleep for ever.
+    pub fn wants_watch(&self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+
     /// Ends an interrupt whose priority was dropped.
     pub fn end(&self, interrupt: Acknowledged) {
         each!(self, gic => gic.deactivate(interrupt));
