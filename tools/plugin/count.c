@@ -237,7 +237,7 @@ static void at_translation(uint64_t id, void *block) {
     (void)id;
     unsigned level = read_register(CPSR) >> 2 & 3;
     uint64_t start = qemu_plugin_tb_vaddr(block), vectors = read_register(VBAR);
-    if (level < 2 && start == option.entry && !entry_count) entry_count = total();
+    if (level < 2 && !entry_count && (start == option.entry || option.entry == ~0ull)) entry_count = total();
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
         void *instruction = qemu_plugin_tb_get_insn(block, i);
         uint64_t pc = qemu_plugin_insn_vaddr(instruction), offset = level == 2 ? pc - vectors : 0;

@@ -1,0 +1,146 @@
+"""The figures: what each is, its bar, and how it is got from a run. A row of a table here is a row of the README's.
+
+A bar is a promise: missing it fails. An aim is what the design is to reach.
+"""
+
+import statistics
+from dataclasses import asdict, dataclass, field
+
+from measure import machine
+from measure.counts import Counts
+from measure.machine import BENCH, DEBIAN, HELLO, Failed, Machine
+
+MACHINES = (Machine("cortex-a72", 3), Machine("cortex-a72", 2), Machine("max", 3))
+# Sections of guests/bench: HINT #112 + n.
+COMPUTE = 8
+
+# Name in the guest's output, words, aim, section.
+OPERATIONS = (
+    ("hvc", "HVC, PSCI_VERSION", 100, 1),
+    ("smc", "SMC, PSCI_VERSION", 100, 2),
+    ("id-register", "read of a trapped ID register", 110, 3),
+    ("distributor", "read of the emulated GICD", 160, 4),
+    ("sgi", "SGI to self, with ack, EOI and return", 260, 5),
+    ("timer", "timer interrupt, deadline to handler", 150, 6),
+    ("character", "emulated PL011, a character out", 250, 7),
+)
+NOTHING = "nothing"
+
+
+@dataclass
+class Figure:
+    """One measured value, beside the bare machine's."""
+
+    key: str
+    words: str
+    unit: str
+    trapeze: float | None
+    bare: float | None = None
+    bar: float | None = None
+    aim: float | None = None
+    note: str = ""
+
+    @property
+    def is_missed(self) -> bool:
+        """Says whether the bar is missed; what was not measured misses it."""
+        return self.bar is not None and (self.trapeze is None or self.trapeze > self.bar)
+
+
+@dataclass
+class Results:
+    """Everything measured: figures by machine, and why the guest was left in Debian's boot."""
+
+    qemu: str
+    operations: dict[str, list[Figure]] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    exits: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def plain(self) -> dict:
+        """Returns it as JSON takes it."""
+        return {"qemu": self.qemu, "operations": {name: [asdict(figure) for figure in figures]
+                                                  for name, figures in self.operations.items()},
+                "figures": [asdict(figure) for figure in self.figures], "exits": self.exits}
+
+    @property
+    def missed(self) -> list[Figure]:
+        """Returns the figures that miss their bar."""
+        return [figure for figure in self.figures if figure.is_missed]
+
+
+# --- operations -----------------------------------------------------------------------------------------------------
+
+def samples(console: str) -> dict[str, list[int]]:
+    """Reads the lines `bench: NAME TICKS...` of the guest; an operation that it could not do has none."""
+    found = {}
+    for line in console.splitlines():
+        words = line.split()
+        if words[:1] == ["bench:"] and len(words) > 2:
+            found[words[1]] = [int(word) for word in words[2:] if word != "-"]
+    if "bench: end" not in console or NOTHING not in found:
+        raise Failed("guests/bench: its output has no end")
+    return found
+
+
+def cost(found: dict[str, list[int]], name: str) -> float | None:
+    """Returns the median of an operation without what measuring it takes. The timer's has no second read in it."""
+    if not found.get(name):
+        return None
+    overhead = 0 if name == "timer" else statistics.median(found[NOTHING])
+    return statistics.median(found[name]) - overhead
+
+
+def operations(on: Machine) -> tuple[list[Figure], Figure]:
+    """Measures the operations on a machine; returns them, and EL2's share of the compute loop."""
+    itb = machine.bundle(on, BENCH)
+    bare = samples(machine.run_bare(on, BENCH)[1])
+    counts, console = machine.run_trapeze(on, BENCH, itb)
+    trapeze = samples(console)
+    figures = [Figure(name, words, "instructions", cost(trapeze, name), cost(bare, name), aim=aim)
+               for name, words, aim, _ in OPERATIONS]
+    return figures, Figure("compute-share", "compute loop, timer at 250 Hz: share of EL2", "%", share(counts, COMPUTE))
+
+
+def share(counts: Counts, section: int) -> float:
+    """Returns the share of a section's instructions that EL2 executed, in percent."""
+    return 100 * counts.instructions(el=2, section=section) / counts.instructions(section=section)
+
+
+# --- Debian ---------------------------------------------------------------------------------------------------------
+
+def debian(on: Machine) -> tuple[list[Figure], dict[str, dict[str, int]]]:
+    """Boots Debian to its init, bare and under the hypervisor; returns the figures, and the exits by reason."""
+    itb = machine.bundle(on, DEBIAN)
+    bare = machine.run_bare(on, DEBIAN)[0]
+    counts = machine.run_trapeze(on, DEBIAN, itb, pages="on")[0]
+    exits = {group: dict(reasons.most_common()) for group, reasons in counts.exits().items()}
+    more = 100 * (counts.after_entry / bare.after_entry - 1)
+    whole = 100 * (counts.instructions() / bare.instructions() - 1)
+    below = counts.after_entry - counts.instructions(el=0) - counts.instructions(el=1)
+    return [
+        Figure("boot-instructions", "Debian's boot to init, from the guest's first instruction", "instructions",
+               counts.after_entry, bare.after_entry),
+        Figure("boot-more", "the same, more than bare", "%", more, 0, bar=0.05),
+        Figure("boot-whole", "Debian's boot to init from reset, more than bare", "%", whole, 0),
+        Figure("boot-share", "Debian's boot to init: share of EL2", "%", 100 * below / counts.after_entry, 0),
+        Figure("boot-exits", "exits in Debian's boot to init", "exits", sum(map(sum, map(dict.values, exits.values()))),
+               0, bar=700, aim=400),
+        Figure("memory", "memory that the hypervisor writes for itself", "bytes", counts.stored_bytes, bar=1 << 20,
+               aim=(1 << 20) // 5),
+        Figure("start-debian", "reset to the first instruction of Debian's kernel (33 MB)", "instructions",
+               counts.before_entry, bare.before_entry, aim=1_000_000),
+    ], exits
+
+
+def hello(on: Machine) -> Figure:
+    """Starts the guest that is built into the image."""
+    machine.bundle(on, HELLO)  # for the bare machine's tree
+    bare = machine.run_bare(on, HELLO)[0]
+    counts = machine.run_trapeze(on, HELLO, None)[0]
+    return Figure("start-hello", "reset to the first instruction of hello (7 KB)", "instructions",
+                  counts.before_entry, bare.before_entry, aim=200_000)
+
+
+def image() -> Figure:
+    """Weighs the hypervisor."""
+    size = (machine.ROOT / "target/trapeze.img").stat().st_size
+    return Figure("image", "hypervisor image", "bytes", size, bar=262_144)
