@@ -20,6 +20,7 @@ OPERATIONS = (
     ("smc", "SMC, PSCI_VERSION", 100, 2),
     ("id-register", "read of a trapped ID register", 110, 3),
     ("distributor", "read of the emulated GICD", 160, 4),
+    ("write-back", "the same by a load without syndrome (write-back)", None, 9),
     ("sgi", "SGI to self, with ack, EOI and return", 260, 5),
     ("timer", "timer interrupt, deadline to handler", 150, 6),
     ("character", "emulated PL011, a character out", 250, 7),

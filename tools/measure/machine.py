@@ -63,16 +63,16 @@ def version() -> str:
 
 
 def bundle(machine: Machine, guest: Guest) -> Path:
-    """Writes the bundle with the tree that QEMU gives the bare machine, so that both guests see the same one."""
+    """Writes the bundle, and the tree of the bare machine. QEMU completes a tree that it is given with nodes for PSCI and
+    memory in places of its own; the VM gets what came out of that, so that both guests see the same tree."""
     out = stem(machine, guest).with_suffix(".itb")
     settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": "1",
                 "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
     command(["tools/bundle", str(out), *(f"{key}={value}" for key, value in settings.items())])
-    tree = of_tree(machine, guest)
-    bare = tree.with_suffix(".bare")
-    # QEMU completes a tree that it is given: nodes of its own for PSCI and memory.
-    command(["qemu-system-aarch64", *bare_board(machine, guest), "-machine", f"dumpdtb={bare}"])
-    command(["dtc", "-q", "-I", "dtb", "-O", "dtb", "-o", str(tree), str(bare)])
+    tree, completed = Path(f"{stem(machine, guest)}.{guest.name}.fdt"), stem(machine, guest).with_suffix(".completed")
+    bare_tree(machine, guest).write_bytes(tree.read_bytes())
+    command(["qemu-system-aarch64", *bare_board(machine, guest), "-machine", f"dumpdtb={completed}"])
+    command(["dtc", "-q", "-I", "dtb", "-O", "dtb", "-o", str(tree), str(completed)])
     command(["mkimage", "-f", str(out.with_suffix(".its")), str(out)])
     return out
 
@@ -83,16 +83,16 @@ def stem(machine: Machine, guest: Guest) -> Path:
     return WORK / f"{guest.name}-{machine.cpu}-gic{machine.gic}"
 
 
-def of_tree(machine: Machine, guest: Guest) -> Path:
-    """Returns where tools/bundle leaves the tree of the VM."""
-    return Path(f"{stem(machine, guest)}.{guest.name}.fdt")
+def bare_tree(machine: Machine, guest: Guest) -> Path:
+    """Returns where the tree is that bare QEMU is given."""
+    return stem(machine, guest).with_suffix(".dtb")
 
 
 def bare_board(machine: Machine, guest: Guest) -> list[str]:
     """Returns QEMU's options for the same machine without EL2."""
     files = ["-initrd", guest.initrd] if guest.initrd else []
     return ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", "1", "-m", guest.memory,
-            "-nodefaults", "-display", "none", "-serial", "stdio", "-dtb", str(of_tree(machine, guest)),
+            "-nodefaults", "-display", "none", "-serial", "stdio", "-dtb", str(bare_tree(machine, guest)),
             "-kernel", guest.kernel, *files, "-append", guest.append]
 
 

@@ -95,6 +95,14 @@ pub fn distributor() -> Option<u64> {
     Some(ticks!("4", "", "ldr {value:w}, [{typer}]", value = out(reg) _, typer = in(reg) GICD_TYPER,))
 }
 
+/// Measures a read of GICD_TYPER by a load with write-back, of which the CPU gives no syndrome; `None` if it aborts.
+pub fn write_back() -> Option<u64> {
+    let fault: u64;
+    let ticks = ticks!("9", "", "ldr {value:w}, [{typer}], #4", value = out(reg) _, typer = inout(reg) GICD_TYPER => _,
+        inout("x0") 0_u64 => fault,);
+    (fault == 0).then_some(ticks)
+}
+
 /// Measures an SGI to this CPU: sent, taken, acknowledged, ended and returned from.
 pub fn sgi(gic: Gic) -> Option<u64> {
     Some(match gic {

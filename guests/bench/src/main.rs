@@ -26,6 +26,7 @@ extern "C" fn measure_all() -> ! {
     measure("smc", machine::smc);
     measure("id-register", machine::id_register);
     measure("distributor", machine::distributor);
+    measure("write-back", machine::write_back);
     measure("sgi", || machine::sgi(gic));
     measure("timer", || machine::timer(gic));
     measure("character", machine::character);

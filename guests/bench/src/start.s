@@ -33,10 +33,10 @@ vectors:
     b       .                       // SP_EL0 is never selected
     .balign 0x80
     .endr
-    mrs     x0, ELR_EL1             // synchronous: a call that this machine does not have
+    mrs     x0, ELR_EL1             // synchronous: something that this machine does not have
     add     x0, x0, #4
     msr     ELR_EL1, x0
-    mov     x0, #-1                 // NOT_SUPPORTED
+    mov     x0, #-1                 // what PSCI says then: NOT_SUPPORTED
     eret
     .balign 0x80
     mrs     x9, CNTVCT_EL0          // IRQ
