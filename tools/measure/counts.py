@@ -27,6 +27,15 @@ GICD_ARRAYS = ((0x080, 0x0FF, "IGROUPR"), (0x100, 0x17F, "ISENABLER"), (0x180, 0
 
 
 @dataclass(frozen=True)
+class Start:
+    """How the guest was started: its first instruction, and the device tree that X0 pointed to."""
+
+    pc: int
+    x0: int
+    tree: bytes
+
+
+@dataclass(frozen=True)
 class Counts:
     """The lines of one run, by kind."""
 
@@ -58,6 +67,12 @@ class Counts:
     def after_entry(self) -> int:
         """Instructions from the guest's first, those of EL2 included."""
         return self.instructions() - self.before_entry
+
+    @property
+    def start(self) -> Start:
+        """How the guest was started."""
+        line, = self.of("entry")
+        return Start(line["pc"], line["x0"], bytes.fromhex(line["tree"]))
 
     def exits(self) -> dict[str, Counter]:
         """Returns how often the guest was left, by group and reason."""

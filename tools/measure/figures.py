@@ -92,10 +92,9 @@ def cost(found: dict[str, list[int]], name: str) -> float | None:
 
 def operations(on: Machine) -> tuple[list[Figure], Figure]:
     """Measures the operations on a machine; returns them, and EL2's share of the compute loop."""
-    itb = machine.bundle(on, BENCH)
-    bare = samples(machine.run_bare(on, BENCH)[1])
-    counts, console = machine.run_trapeze(on, BENCH, itb)
+    counts, console = machine.run_trapeze(on, BENCH, machine.bundle(on, BENCH))
     trapeze = samples(console)
+    bare = samples(machine.run_bare(on, BENCH, counts.start)[1])
     figures = [Figure(name, words, "instructions", cost(trapeze, name), cost(bare, name), aim=aim)
                for name, words, aim, _ in OPERATIONS]
     return figures, Figure("compute-share", "compute loop, timer at 250 Hz: share of EL2", "%", share(counts, COMPUTE))
@@ -110,9 +109,8 @@ def share(counts: Counts, section: int) -> float:
 
 def debian(on: Machine) -> tuple[list[Figure], dict[str, dict[str, int]]]:
     """Boots Debian to its init, bare and under the hypervisor; returns the figures, and the exits by reason."""
-    itb = machine.bundle(on, DEBIAN)
-    bare = machine.run_bare(on, DEBIAN)[0]
-    counts = machine.run_trapeze(on, DEBIAN, itb, pages="on")[0]
+    counts = machine.run_trapeze(on, DEBIAN, machine.bundle(on, DEBIAN), pages="on")[0]
+    bare = machine.run_bare(on, DEBIAN, counts.start)[0]
     exits = {group: dict(reasons.most_common()) for group, reasons in counts.exits().items()}
     more = 100 * (counts.after_entry / bare.after_entry - 1)
     whole = 100 * (counts.instructions() / bare.instructions() - 1)
@@ -134,9 +132,8 @@ def debian(on: Machine) -> tuple[list[Figure], dict[str, dict[str, int]]]:
 
 def hello(on: Machine) -> Figure:
     """Starts the guest that is built into the image."""
-    machine.bundle(on, HELLO)  # for the bare machine's tree
-    bare = machine.run_bare(on, HELLO)[0]
     counts = machine.run_trapeze(on, HELLO, None)[0]
+    bare = machine.run_bare(on, HELLO, counts.start)[0]
     return Figure("start-hello", "reset to the first instruction of hello (7 KB)", "instructions",
                   counts.before_entry, bare.before_entry, aim=200_000)
 

@@ -9,7 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure.counts import Counts
+from measure import bare
+from measure.counts import Counts, Start
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "target/bench"
@@ -53,28 +54,10 @@ class Guest:
 HELLO = Guest("hello", "target/hello.img", "16M", until="Goodbye")
 BENCH = Guest("bench", "target/bench.img", "64M")
 DEBIAN = Guest("linux", "target/debian/Image", "512M", "target/initramfs.cpio", "quiet", "TRAPEZE-GUEST: init reached")
-# Where QEMU places a kernel whose header has no text_offset, and one with 0x80000.
-BARE_ENTRY = {"linux": 0x4020_0000, "hello": 0x4008_0000, "bench": 0x4008_0000}
-
 
 def version() -> str:
     """Returns QEMU's version."""
     return command(["qemu-system-aarch64", "--version"]).split()[3]
-
-
-def bundle(machine: Machine, guest: Guest) -> Path:
-    """Writes the bundle, and the tree of the bare machine. QEMU completes a tree that it is given with nodes for PSCI and
-    memory in places of its own; the VM gets what came out of that, so that both guests see the same tree."""
-    out = stem(machine, guest).with_suffix(".itb")
-    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": "1",
-                "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
-    command(["tools/bundle", str(out), *(f"{key}={value}" for key, value in settings.items())])
-    tree, completed = Path(f"{stem(machine, guest)}.{guest.name}.fdt"), stem(machine, guest).with_suffix(".completed")
-    bare_tree(machine, guest).write_bytes(tree.read_bytes())
-    command(["qemu-system-aarch64", *bare_board(machine, guest), "-machine", f"dumpdtb={completed}"])
-    command(["dtc", "-q", "-I", "dtb", "-O", "dtb", "-o", str(tree), str(completed)])
-    command(["mkimage", "-f", str(out.with_suffix(".its")), str(out)])
-    return out
 
 
 def stem(machine: Machine, guest: Guest) -> Path:
@@ -83,31 +66,30 @@ def stem(machine: Machine, guest: Guest) -> Path:
     return WORK / f"{guest.name}-{machine.cpu}-gic{machine.gic}"
 
 
-def bare_tree(machine: Machine, guest: Guest) -> Path:
-    """Returns where the tree is that bare QEMU is given."""
-    return stem(machine, guest).with_suffix(".dtb")
-
-
-def bare_board(machine: Machine, guest: Guest) -> list[str]:
-    """Returns QEMU's options for the same machine without EL2."""
-    files = ["-initrd", guest.initrd] if guest.initrd else []
-    return ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", "1", "-m", guest.memory,
-            "-nodefaults", "-display", "none", "-serial", "stdio", "-dtb", str(bare_tree(machine, guest)),
-            "-kernel", guest.kernel, *files, "-append", guest.append]
-
-
-def run_bare(machine: Machine, guest: Guest, **options: str) -> tuple[Counts, str]:
-    """Runs the guest at EL1 of a machine without EL2. `bundle` wrote its tree."""
-    options = {"entry": hex(BARE_ENTRY[guest.name]), **options}
-    return run(["qemu-system-aarch64", *bare_board(machine, guest), *ICOUNT], {}, f"bare-{stem(machine, guest).name}",
-               guest, options)
+def bundle(machine: Machine, guest: Guest) -> Path:
+    """Writes the bundle of one VM."""
+    out = stem(machine, guest).with_suffix(".itb")
+    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": "1",
+                "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
+    command(["tools/bundle", str(out), *(f"{key}={value}" for key, value in settings.items())])
+    return out
 
 
 def run_trapeze(machine: Machine, guest: Guest, itb: Path | None, **options: str) -> tuple[Counts, str]:
     """Runs the guest under the hypervisor, from the bundle or from the one in the image."""
     environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": "1", "MEM": guest.memory, "QUIET": "1",
                    "BUNDLE": str(itb or ""), "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
-    return run(["tools/qemu", *ICOUNT], environment, f"trapeze-{stem(machine, guest).name}", guest, options)
+    return run(["tools/qemu", *ICOUNT], environment, f"{stem(machine, guest).name}-trapeze", guest, options)
+
+
+def run_bare(machine: Machine, guest: Guest, start: Start) -> tuple[Counts, str]:
+    """Runs the guest at EL1 of a machine without EL2, its memory at the first instruction being that of the VM."""
+    elf = stem(machine, guest).with_suffix(".bare.elf")
+    elf.write_bytes(bare.elf(start, guest.kernel, guest.initrd))
+    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", "1", "-m", guest.memory,
+             "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", str(elf)]
+    return run(["qemu-system-aarch64", *board, *ICOUNT], {}, f"{stem(machine, guest).name}-bare", guest,
+               {"entry": hex(start.pc)})
 
 
 def run(line: list[str], environment: dict[str, str], name: str, guest: Guest, options: dict[str, str]) \

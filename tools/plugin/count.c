@@ -60,7 +60,8 @@ static struct { uint64_t entry, uart, first_page; const char *until, *out; bool 
     { .entry = ~0ull, .uart = 0x09000000, .first_page = 0x40000000 >> PAGE_LOG2 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Counter executed[LEVELS];
-static uint64_t seen[CPUS][LEVELS], counts[SECTIONS][CPUS][LEVELS], entry_count;
+static uint64_t seen[CPUS][LEVELS], counts[SECTIONS][CPUS][LEVELS];
+static struct { uint64_t pc, x0, count; Array *tree; } entry; // of the guest
 static unsigned section;
 static Reason reasons[REASONS];
 static Place places[PLACES];
@@ -86,6 +87,15 @@ static uint64_t read_word(uint64_t address) {
     g_byte_array_set_size(bytes, 0);
     if (qemu_plugin_read_memory_vaddr(address, bytes, 8)) memcpy(&value, bytes->data, 8);
     return value;
+}
+
+// Keeps how the guest was started: its first instruction, and the device tree that X0 points to.
+static void keep_entry(uint64_t pc, uint64_t count) {
+    entry.pc = pc, entry.count = count, entry.x0 = read_register(X0);
+    uint64_t head = read_word(entry.x0); // magic and size, big endian
+    if ((uint32_t)head != __builtin_bswap32(0xd00dfeed)) return;
+    entry.tree = g_byte_array_new();
+    if (!qemu_plugin_read_memory_vaddr(entry.x0, entry.tree, __builtin_bswap32(head >> 32))) entry.tree->length = 0;
 }
 
 // Books what was executed since the last mark to its section.
@@ -136,7 +146,12 @@ static void report(void) {
                 if (counts[s][cpu][level])
                     fprintf(file, "{\"kind\":\"instructions\",\"section\":%d,\"cpu\":%d,\"el\":%d,\"count\":%" PRIu64 "}\n",
                             s, cpu, level, counts[s][cpu][level]);
-    if (entry_count) fprintf(file, "{\"kind\":\"entry\",\"count\":%" PRIu64 "}\n", entry_count);
+    if (entry.count) {
+        fprintf(file, "{\"kind\":\"entry\",\"pc\":%" PRIu64 ",\"x0\":%" PRIu64 ",\"count\":%" PRIu64 ",\"tree\":\"",
+                entry.pc, entry.x0, entry.count);
+        for (unsigned i = 0; entry.tree && i < entry.tree->length; i++) fprintf(file, "%02x", entry.tree->data[i] & 255);
+        fprintf(file, "\"}\n");
+    }
     for (Reason *r = reasons; r < reasons + REASONS; r++)
         if (r->vector)
             fprintf(file, "{\"kind\":\"exit\",\"section\":%u,\"cpu\":%u,\"vector\":%u,\"class\":%u,\"detail\":%" PRIu64
@@ -237,7 +252,7 @@ static void at_translation(uint64_t id, void *block) {
     (void)id;
     unsigned level = read_register(CPSR) >> 2 & 3;
     uint64_t start = qemu_plugin_tb_vaddr(block), vectors = read_register(VBAR);
-    if (level < 2 && !entry_count && (start == option.entry || option.entry == ~0ull)) entry_count = total();
+    if (level < 2 && !entry.count && (start == option.entry || option.entry == ~0ull)) keep_entry(start, total());
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
         void *instruction = qemu_plugin_tb_get_insn(block, i);
         uint64_t pc = qemu_plugin_insn_vaddr(instruction), offset = level == 2 ? pc - vectors : 0;
