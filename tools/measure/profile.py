@@ -6,6 +6,7 @@ Needs the ELF that the image was made of, run at the address it was linked for (
 import re
 import struct
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -55,12 +56,14 @@ def by_function(places: Counter, elf: Path) -> Counter:
 def by_line(places: Counter, elf: Path) -> Counter:
     """Adds the instructions up by source line, that of the innermost inlined function."""
     order = sorted(places)
-    commands = [part for pc in order for part in ("-ex", f"info line *{pc:#x}")]
-    said = subprocess.run(["gdb-multiarch", "-q", "-batch", *commands, str(elf)], capture_output=True, text=True,
-                          check=True, errors="replace").stdout
+    with tempfile.NamedTemporaryFile("w", suffix=".gdb") as script:
+        script.writelines(f"info line *{pc:#x}\n" for pc in order)
+        script.flush()
+        said = subprocess.run(["gdb-multiarch", "-q", "-batch", "-x", script.name, str(elf)], text=True,
+                              capture_output=True, check=True, errors="replace").stdout
     lines = [line for line in said.splitlines() if line.startswith(("Line ", "No line "))]
-    total: Counter = Counter()
+    total, of_rust = Counter(), re.compile(r"^/rustc/\w+/library/")
     for pc, line in zip(order, lines, strict=True):
         match = re.match(r'Line (\d+) of "([^"]+)"', line)
-        total[f"{match[2]}:{match[1]}" if match else "assembly"] += places[pc]
+        total[f"{of_rust.sub('', match[2])}:{match[1]}" if match else "assembly"] += places[pc]
     return total

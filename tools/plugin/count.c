@@ -16,6 +16,7 @@
 typedef struct { char *data; unsigned length; } Array;               // GArray and GByteArray begin so
 typedef struct { void *handle; const char *name, *feature; } Register;
 typedef struct { void *score; size_t offset; } Counter;
+typedef struct { const char *target; int least, most; bool is_system; int cpus, most_cpus; } Machine;
 typedef struct { int type; union { uint8_t u8; uint64_t u64[2]; } value; } Stored;
 enum { NO_REGISTERS, READS_REGISTERS };
 enum { ADD };
@@ -25,7 +26,6 @@ extern Array *g_byte_array_new(void);
 extern Array *g_byte_array_set_size(Array *, unsigned);
 extern void *qemu_plugin_scoreboard_new(size_t);
 extern uint64_t qemu_plugin_u64_get(Counter, unsigned);
-extern int qemu_plugin_num_vcpus(void);
 extern Array *qemu_plugin_get_registers(void);
 extern int qemu_plugin_read_register(void *, Array *);
 extern bool qemu_plugin_read_memory_vaddr(uint64_t, Array *, size_t);
@@ -59,7 +59,11 @@ typedef struct { uint64_t pc, count[SECTIONS]; } Place;
 static struct { uint64_t entry, uart, first_page; const char *until, *out; bool profiles, pages; } option =
     { .entry = ~0ull, .uart = 0x09000000, .first_page = 0x40000000 >> PAGE_LOG2 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+// With one CPU QEMU adds up inline. With several, 10.0 computes the wrong address for that under -icount (it multiplies a
+// shared constant, so that the second add of a block is astray), and each instruction calls here instead.
 static Counter executed[LEVELS];
+static uint64_t called[CPUS][LEVELS];
+static unsigned cpus;
 static uint64_t seen[CPUS][LEVELS], counts[SECTIONS][CPUS][LEVELS];
 static struct { uint64_t pc, x0, count; Array *tree; } entry; // of the guest
 static unsigned section;
@@ -98,11 +102,15 @@ static void keep_entry(uint64_t pc, uint64_t count) {
     if (!qemu_plugin_read_memory_vaddr(entry.x0, entry.tree, __builtin_bswap32(head >> 32))) entry.tree->length = 0;
 }
 
+static uint64_t executed_by(unsigned cpu, unsigned level) {
+    return cpus == 1 ? qemu_plugin_u64_get(executed[level], cpu) : called[cpu][level];
+}
+
 // Books what was executed since the last mark to its section.
 static void close_section(void) {
-    for (int cpu = 0; cpu < qemu_plugin_num_vcpus() && cpu < CPUS; cpu++)
+    for (unsigned cpu = 0; cpu < cpus; cpu++)
         for (int level = 0; level < LEVELS; level++) {
-            uint64_t now = qemu_plugin_u64_get(executed[level], cpu);
+            uint64_t now = executed_by(cpu, level);
             counts[section][cpu][level] += now - seen[cpu][level];
             seen[cpu][level] = now;
         }
@@ -110,8 +118,8 @@ static void close_section(void) {
 
 static uint64_t total(void) {
     uint64_t sum = 0;
-    for (int cpu = 0; cpu < qemu_plugin_num_vcpus() && cpu < CPUS; cpu++)
-        for (int level = 0; level < LEVELS; level++) sum += qemu_plugin_u64_get(executed[level], cpu);
+    for (unsigned cpu = 0; cpu < cpus; cpu++)
+        for (int level = 0; level < LEVELS; level++) sum += executed_by(cpu, level);
     return sum;
 }
 
@@ -183,6 +191,8 @@ static void at_mark(unsigned cpu, void *number) {
     section = (uintptr_t)number;
     pthread_mutex_unlock(&lock);
 }
+
+static void at_instruction(unsigned cpu, void *level) { called[cpu][(uintptr_t)level]++; }
 
 static void at_place(unsigned cpu, void *place) { (void)cpu; ((Place *)place)->count[section]++; }
 
@@ -258,7 +268,8 @@ static void at_translation(uint64_t id, void *block) {
         uint64_t pc = qemu_plugin_insn_vaddr(instruction), offset = level == 2 ? pc - vectors : 0;
         uint32_t word = 0;
         qemu_plugin_insn_data(instruction, &word, 4);
-        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, ADD, executed[level], 1);
+        if (cpus == 1) qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, ADD, executed[level], 1);
+        else qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_instruction, NO_REGISTERS, (void *)(uintptr_t)level);
         if ((word & 0xfffff01f) == 0xd503201f && (word >> 5 & 127) >= 112) // HINT #112 + section
             qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_mark, NO_REGISTERS, (void *)(uintptr_t)(word >> 5 & 15));
         if (i == 0 && offset >= 0x400 && offset < 0x800 && offset % 0x80 == 0)
@@ -286,8 +297,9 @@ static void at_init(uint64_t id, unsigned cpu) {
 }
 
 __attribute__((visibility("default")))
-int qemu_plugin_install(uint64_t id, const void *machine, int count, char **arguments) {
-    (void)machine;
+int qemu_plugin_install(uint64_t id, const Machine *machine, int count, char **arguments) {
+    cpus = machine->most_cpus;
+    if (cpus > CPUS) { fprintf(stderr, "count: more than %d CPUs\n", CPUS); return -1; }
     for (int n = 0; n < count; n++) {
         char *value = strchr(arguments[n], '=');
         if (!value) { fprintf(stderr, "count: %s: not NAME=VALUE\n", arguments[n]); return -1; }
