@@ -1,7 +1,7 @@
 """Runs guests on QEMU, bare at EL1 or under the hypervisor, so that a run costs the same each time.
 
 With `-icount shift=0` an instruction takes a virtual nanosecond, and with a counter of 1 GHz a tick is an instruction.
-One CPU; tools/qemu says how the board of the hypervisor is started.
+tools/qemu says how the board of the hypervisor is started.
 """
 
 import os
@@ -41,7 +41,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Guest:
-    """What a VM of one CPU runs; `until` is the text on its console that ends the run, if it does not power off."""
+    """What a VM runs; `until` is the text on its console that ends the run, if it does not power off."""
 
     name: str
     kernel: str
@@ -49,6 +49,7 @@ class Guest:
     initrd: str = ""
     append: str = ""
     until: str = ""
+    cpus: int = 1
 
 
 HELLO = Guest("hello", "target/hello.img", "16M", until="Goodbye")
@@ -69,7 +70,7 @@ def stem(machine: Machine, guest: Guest) -> Path:
 def bundle(machine: Machine, guest: Guest) -> Path:
     """Writes the bundle of one VM."""
     out = stem(machine, guest).with_suffix(".itb")
-    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": "1",
+    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": str(guest.cpus),
                 "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
     command(["tools/bundle", str(out), *(f"{key}={value}" for key, value in settings.items())])
     return out
@@ -77,7 +78,7 @@ def bundle(machine: Machine, guest: Guest) -> Path:
 
 def run_trapeze(machine: Machine, guest: Guest, itb: Path | None, **options: str) -> tuple[Counts, str]:
     """Runs the guest under the hypervisor, from the bundle or from the one in the image."""
-    environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": "1", "MEM": guest.memory, "QUIET": "1",
+    environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": str(guest.cpus), "MEM": guest.memory, "QUIET": "1",
                    "BUNDLE": str(itb or ""), "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
     return run(["tools/qemu", *ICOUNT], environment, f"{stem(machine, guest).name}-trapeze", guest, options)
 
@@ -86,7 +87,7 @@ def run_bare(machine: Machine, guest: Guest, start: Start) -> tuple[Counts, str]
     """Runs the guest at EL1 of a machine without EL2, its memory at the first instruction being that of the VM."""
     elf = stem(machine, guest).with_suffix(".bare.elf")
     elf.write_bytes(bare.elf(start, guest.kernel, guest.initrd))
-    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", "1", "-m", guest.memory,
+    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", str(guest.cpus), "-m", guest.memory,
              "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", str(elf)]
     return run(["qemu-system-aarch64", *board, *ICOUNT], {}, f"{stem(machine, guest).name}-bare", guest,
                {"entry": hex(start.pc)})
