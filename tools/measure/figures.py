@@ -43,7 +43,6 @@ class Figure:
     bare: float | None = None
     bar: float | None = None
     aim: float | None = None
-    note: str = ""
 
     @property
     def is_missed(self) -> bool:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 SHT_SYMTAB, STT_FUNC, SYMBOL_BYTES = 2, 2, 24
 MANGLED = re.compile(r"^_ZN(.+)E$")
+# How the legacy mangling writes what is not a letter.
+ESCAPES = (("_$", "$"), ("$LT$", "<"), ("$GT$", ">"), ("$u20$", " "), ("$u7b$", "{"), ("$u7d$", "}"), ("$RF$", "&"),
+           ("$BP$", "*"), ("$C$", ","), ("..", "::"))
 
 
 def functions(elf: bytes) -> list[tuple[int, str]]:
@@ -38,9 +41,16 @@ def demangled(name: str) -> str:
     rest = match[1] if match else ""
     while rest and (length := re.match(r"\d+", rest)):
         end = length.end() + int(length[0])
-        parts.append(rest[length.end():end])
+        parts.append(plain(rest[length.end():end]))
         rest = rest[end:]
     return "::".join(parts[:-1] if re.fullmatch(r"h[0-9a-f]{16}", parts[-1]) else parts) if parts else name
+
+
+def plain(part: str) -> str:
+    """Returns one part of a mangled path as it is written in the source."""
+    for escape, meant in ESCAPES:
+        part = part.replace(escape, meant)
+    return part
 
 
 def by_function(places: Counter, elf: Path) -> Counter:

@@ -158,6 +158,8 @@ class Profiled(unittest.TestCase):
 
     def test_a_rust_path_is_shown_without_its_hash(self):
         self.assertEqual(profile.demangled("_ZN7trapeze10dispatcher4call17h0deed8c84a390691E"), "trapeze::dispatcher::call")
+        self.assertEqual(profile.demangled("_ZN32_$LT$a..b..C$u20$as$u20$d..E$GT$4load17h0deed8c84a390691E"),
+                         "<a::b::C as d::E>::load")
         self.assertEqual(profile.demangled("exit_sync"), "exit_sync")
 
 
