@@ -1,4 +1,4 @@
-"""Writes the bare machine's memory as an ELF for QEMU's -kernel: kernel, initial ramdisk and tree where the VM has them.
+"""Writes the bare machine's memory as an ELF for QEMU's -kernel: kernel, ramdisk and tree where the VM has them.
 
 QEMU's own way of starting a kernel would place it elsewhere and pad the tree, which Linux reads and checksums: a
 difference of 0.01 % that is nobody's cost.

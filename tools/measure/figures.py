@@ -111,8 +111,8 @@ def share(counts: Counts, section: int) -> float:
 # --- Debian ---------------------------------------------------------------------------------------------------------
 
 def boots(on: Machine) -> list[tuple[Counts, Counts]]:
-    """Boots Debian to its init several times, under the hypervisor and bare. The command lines differ by a number, which
-    shifts every later instruction against the timer: alone that makes 0.01 % more or less."""
+    """Boots Debian to its init several times, under the hypervisor and bare. The command lines differ by a number.
+    That shifts all later instructions against the timer, and alone makes 0.01 % more or less."""
     pairs = []
     for number in range(BOOTS):
         guest = replace(DEBIAN, append=f"{DEBIAN.append} boot={number}" if number else DEBIAN.append)

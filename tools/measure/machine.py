@@ -70,16 +70,16 @@ def stem(machine: Machine, guest: Guest) -> Path:
 def bundle(machine: Machine, guest: Guest) -> Path:
     """Writes the bundle of one VM."""
     out = stem(machine, guest).with_suffix(".itb")
-    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append, "CPUS": str(guest.cpus),
-                "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
+    settings = {"NAME": guest.name, "KERNEL": guest.kernel, "INITRD": guest.initrd, "APPEND": guest.append,
+                "CPUS": str(guest.cpus), "MEM": guest.memory, "GIC": str(machine.gic), "CPU": machine.cpu, "PACK": ""}
     command(["tools/bundle", str(out), *(f"{key}={value}" for key, value in settings.items())])
     return out
 
 
 def run_trapeze(machine: Machine, guest: Guest, itb: Path | None, **options: str) -> tuple[Counts, str]:
     """Runs the guest under the hypervisor, from the bundle or from the one in the image."""
-    environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": str(guest.cpus), "MEM": guest.memory, "QUIET": "1",
-                   "BUNDLE": str(itb or ""), "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
+    environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": str(guest.cpus), "MEM": guest.memory,
+                   "QUIET": "1", "BUNDLE": str(itb or ""), "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
     return run(["tools/qemu", *ICOUNT], environment, f"{stem(machine, guest).name}-trapeze", guest, options)
 
 
@@ -87,8 +87,8 @@ def run_bare(machine: Machine, guest: Guest, start: Start) -> tuple[Counts, str]
     """Runs the guest at EL1 of a machine without EL2, its memory at the first instruction being that of the VM."""
     elf = stem(machine, guest).with_suffix(".bare.elf")
     elf.write_bytes(bare.elf(start, guest.kernel, guest.initrd))
-    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", str(guest.cpus), "-m", guest.memory,
-             "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", str(elf)]
+    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", str(guest.cpus),
+             "-m", guest.memory, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", str(elf)]
     return run(["qemu-system-aarch64", *board, *ICOUNT], {}, f"{stem(machine, guest).name}-bare", guest,
                {"entry": hex(start.pc)})
 
@@ -104,7 +104,8 @@ def run(line: list[str], environment: dict[str, str], name: str, guest: Guest, o
     console = command([*line, "-plugin", plugin], environment)
     (WORK / f"{name}.console").write_text(console, encoding="utf-8")
     if guest.until not in console or not out.exists():
-        raise Failed(f"{name}: the guest did not get to {guest.until or 'its end'!r}; its console is in {WORK}/{name}.console")
+        raise Failed(f"{name}: the guest did not get to {guest.until or 'its end'!r}; "
+                     f"its console is in {WORK}/{name}.console")
     return Counts.read(out), console
 
 

@@ -71,7 +71,8 @@ def for_readme(results: Results) -> str:
     return "\n\n".join((
         markdown(rows_of_operations(results)),
         markdown(rows_of_figures(results)),
-        f"QEMU {results.qemu}, one CPU where nothing else is said; the second table: {first}. [docs/bench.md](docs/bench.md) says how.",
+        f"QEMU {results.qemu}, one CPU where nothing else is said; the second table: {first}. "
+        "[docs/bench.md](docs/bench.md) says how.",
     ))
 
 

@@ -50,6 +50,8 @@ __attribute__((visibility("default"))) int qemu_plugin_version = 4;
 // --- what is counted ------------------------------------------------------------------------------------------------
 
 enum { CPUS = 8, LEVELS = 4, SECTIONS = 16, REASONS = 1 << 13, PLACES = 1 << 16, PAGES = 1 << 22, PAGE_LOG2 = 12 };
+// HINT #112 + section: unallocated, so a no-op to every CPU.
+enum { FIRST_MARK = 112 };
 
 // Why an exception was taken to EL2; `vector` 0: this entry is free.
 typedef struct { unsigned section, cpu, vector, class; uint64_t detail, count; } Reason;
@@ -59,8 +61,8 @@ typedef struct { uint64_t pc, count[SECTIONS]; } Place;
 static struct { uint64_t entry, uart, first_page; const char *until, *out; bool profiles, pages; } option =
     { .entry = ~0ull, .uart = 0x09000000, .first_page = 0x40000000 >> PAGE_LOG2 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-// With one CPU QEMU adds up inline. With several, 10.0 computes the wrong address for that under -icount (it multiplies a
-// shared constant, so that the second add of a block is astray), and each instruction calls here instead.
+// With one CPU QEMU adds up inline. With several, 10.0 computes a wrong address for that under -icount (it multiplies a
+// shared constant: the second add of a block goes astray), and each instruction calls here instead.
 static Counter executed[LEVELS];
 static uint64_t called[CPUS][LEVELS];
 static unsigned cpus;
@@ -153,12 +155,13 @@ static void report(void) {
         for (int cpu = 0; cpu < CPUS; cpu++)
             for (int level = 0; level < LEVELS; level++)
                 if (counts[s][cpu][level])
-                    fprintf(file, "{\"kind\":\"instructions\",\"section\":%d,\"cpu\":%d,\"el\":%d,\"count\":%" PRIu64 "}\n",
-                            s, cpu, level, counts[s][cpu][level]);
+                    fprintf(file, "{\"kind\":\"instructions\",\"section\":%d,\"cpu\":%d,\"el\":%d,\"count\":%" PRIu64
+                            "}\n", s, cpu, level, counts[s][cpu][level]);
     if (entry.count) {
         fprintf(file, "{\"kind\":\"entry\",\"pc\":%" PRIu64 ",\"x0\":%" PRIu64 ",\"count\":%" PRIu64 ",\"tree\":\"",
                 entry.pc, entry.x0, entry.count);
-        for (unsigned i = 0; entry.tree && i < entry.tree->length; i++) fprintf(file, "%02x", entry.tree->data[i] & 255);
+        for (unsigned i = 0; entry.tree && i < entry.tree->length; i++)
+            fprintf(file, "%02x", entry.tree->data[i] & 255);
         fprintf(file, "\"}\n");
     }
     for (Reason *r = reasons; r < reasons + REASONS; r++)
@@ -258,30 +261,38 @@ static Place *place(uint64_t pc) {
     abort();
 }
 
+// Calls back whenever the instruction is executed.
+static void on_execution(void *instruction, void (*call)(unsigned, void *), int registers_too, uintptr_t argument) {
+    qemu_plugin_register_vcpu_insn_exec_cb(instruction, call, registers_too, (void *)argument);
+}
+
+static void watch(void *instruction, unsigned level, uint64_t pc) {
+    uint32_t word = 0;
+    qemu_plugin_insn_data(instruction, &word, 4);
+    bool is_hint = (word & 0xfffff01f) == 0xd503201f, is_zva = (word & 0xffffffe0) == 0xd50b7420;
+    unsigned hint = word >> 5 & 127, rt = word & 31;
+
+    if (cpus == 1) qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, ADD, executed[level], 1);
+    else on_execution(instruction, at_instruction, NO_REGISTERS, level);
+    if (is_hint && hint >= FIRST_MARK) on_execution(instruction, at_mark, NO_REGISTERS, hint - FIRST_MARK);
+    if (option.profiles && level == 2) on_execution(instruction, at_place, NO_REGISTERS, (uintptr_t)place(pc));
+    if (option.pages && level == 2 && is_zva && rt < 31) // no store to QEMU
+        on_execution(instruction, at_zeroing, READS_REGISTERS, X0 + rt);
+    if (option.until || (option.pages && level == 2))
+        qemu_plugin_register_vcpu_mem_cb(instruction, at_store, NO_REGISTERS, STORES, (void *)(uintptr_t)(level == 2));
+}
+
 // A block is translated for one exception level: that of the CPU now.
 static void at_translation(uint64_t id, void *block) {
     (void)id;
     unsigned level = read_register(CPSR) >> 2 & 3;
-    uint64_t start = qemu_plugin_tb_vaddr(block), vectors = read_register(VBAR);
+    uint64_t start = qemu_plugin_tb_vaddr(block), offset = start - read_register(VBAR);
     if (level < 2 && !entry.count && (start == option.entry || option.entry == ~0ull)) keep_entry(start, total());
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(block); i++) {
         void *instruction = qemu_plugin_tb_get_insn(block, i);
-        uint64_t pc = qemu_plugin_insn_vaddr(instruction), offset = level == 2 ? pc - vectors : 0;
-        uint32_t word = 0;
-        qemu_plugin_insn_data(instruction, &word, 4);
-        if (cpus == 1) qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(instruction, ADD, executed[level], 1);
-        else qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_instruction, NO_REGISTERS, (void *)(uintptr_t)level);
-        if ((word & 0xfffff01f) == 0xd503201f && (word >> 5 & 127) >= 112) // HINT #112 + section
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_mark, NO_REGISTERS, (void *)(uintptr_t)(word >> 5 & 15));
-        if (i == 0 && offset >= 0x400 && offset < 0x800 && offset % 0x80 == 0)
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_vector, READS_REGISTERS, (void *)(uintptr_t)(offset / 0x80));
-        if (option.profiles && level == 2)
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_place, NO_REGISTERS, place(pc));
-        if (option.pages && level == 2 && (word & 0xffffffe0) == 0xd50b7420 && (word & 31) < 31) // DC ZVA: no store to QEMU
-            qemu_plugin_register_vcpu_insn_exec_cb(instruction, at_zeroing, READS_REGISTERS,
-                                                   (void *)(uintptr_t)(X0 + (word & 31)));
-        if (option.until || (option.pages && level == 2))
-            qemu_plugin_register_vcpu_mem_cb(instruction, at_store, NO_REGISTERS, STORES, (void *)(uintptr_t)(level == 2));
+        watch(instruction, level, qemu_plugin_insn_vaddr(instruction));
+        if (i == 0 && level == 2 && offset >= 0x400 && offset < 0x800 && offset % 0x80 == 0) // from a lower level
+            on_execution(instruction, at_vector, READS_REGISTERS, offset / 0x80);
     }
 }
 

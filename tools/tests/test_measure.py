@@ -62,22 +62,24 @@ class Counted(unittest.TestCase):
         iss = 3 << 20 | 4 << 1  # ID_AA64PFR0_EL1: 3, 0, C0, C4, 0
         line = {"vector": 8, "class": 0x18, "detail": iss | 1}
         self.assertEqual(counts.named(line), ("system register", "read ID_AA64PFR0_EL1"))
-        self.assertEqual(counts.named({**line, "detail": 3 << 20 | 15 << 10}), ("system register", "write S3_0_C15_C0_0"))
+        self.assertEqual(counts.named({**line, "detail": 3 << 20 | 15 << 10}),
+                         ("system register", "write S3_0_C15_C0_0"))
 
     def test_interrupts_and_calls_are_groups_of_their_own(self):
         self.assertEqual(counts.named({"vector": 9, "class": 0, "detail": 0}), ("interrupt", ""))
         self.assertEqual(counts.named({"vector": 8, "class": 0x16, "detail": 0x8400_0000}), ("HVC", "0x84000000"))
 
     def test_memory_of_a_vm_is_not_the_hypervisors(self):
-        run = of([{"kind": "stored", "first": 0, "pages": 3, "vm": 0}, {"kind": "stored", "first": 9, "pages": 9, "vm": 1},
-                  {"kind": "end"}])
+        run = of([{"kind": "stored", "first": 0, "pages": 3, "vm": 0},
+                  {"kind": "stored", "first": 9, "pages": 9, "vm": 1}, {"kind": "end"}])
         self.assertEqual(run.stored_bytes, 3 * 4096)
 
 
 class Measured(unittest.TestCase):
     """The guest's lines as costs, and bars."""
 
-    CONSOLE = "\r\nbench: nothing 1 1 1\r\n\r\nbench: hvc 9 5 6\r\n....\r\nbench: smc - - -\r\nbench: timer 4 4 4\r\nbench: end\r\n"
+    CONSOLE = "\r\nbench: nothing 1 1 1\r\n\r\nbench: hvc 9 5 6\r\n....\r\nbench: smc - - -\r\n" \
+              "bench: timer 4 4 4\r\nbench: end\r\n"
 
     def test_a_cost_is_the_median_without_the_measuring(self):
         found = figures.samples(self.CONSOLE)
@@ -157,7 +159,8 @@ class Profiled(unittest.TestCase):
     """Addresses as functions."""
 
     def test_a_rust_path_is_shown_without_its_hash(self):
-        self.assertEqual(profile.demangled("_ZN7trapeze10dispatcher4call17h0deed8c84a390691E"), "trapeze::dispatcher::call")
+        self.assertEqual(profile.demangled("_ZN7trapeze10dispatcher4call17h0deed8c84a390691E"),
+                         "trapeze::dispatcher::call")
         self.assertEqual(profile.demangled("_ZN32_$LT$a..b..C$u20$as$u20$d..E$GT$4load17h0deed8c84a390691E"),
                          "<a::b::C as d::E>::load")
         self.assertEqual(profile.demangled("exit_sync"), "exit_sync")

@@ -23,9 +23,10 @@ def run(directory: str, cpus: int, cpu: str, *options: str) -> tuple[Counts, str
                    "INITRD": "", "APPEND": "", "LOG": "info", "QUIET": "", "BUNDLE": str(itb), "PORT": ""}
     subprocess.run(["tools/bundle", str(itb)], cwd=ROOT, env=environment, check=True)
     plugin = ",".join([str(BUILT[0]), f"out={out}", *options])
-    console = subprocess.run(["tools/qemu", "-icount", "shift=0,sleep=off", "-plugin", plugin], cwd=ROOT, env=environment,
-                             stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=300).stdout.decode()
-    return Counts.read(out), console
+    line = ["tools/qemu", "-icount", "shift=0,sleep=off", "-plugin", plugin]
+    done = subprocess.run(line, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True,
+                          timeout=300)
+    return Counts.read(out), done.stdout.decode()
 
 
 @unittest.skipUnless(all(path.exists() for path in BUILT), "not built: make bench")

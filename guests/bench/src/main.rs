@@ -1,8 +1,8 @@
 //! A guest kernel that measures what traps cost, in ticks of the virtual counter as the guest sees them.
 //!
-//! It judges nothing: it prints `bench: NAME TICKS...`, a line for each operation, and powers the machine off. With QEMU's
-//! `-icount shift=0` and `-cpu NAME,cntfrq=1000000000` a tick is an instruction; tools/bench runs it so, bare at EL1 and
-//! under Trapeze, and takes `nothing` off. `-` is an operation that the machine does not have.
+//! It judges nothing: it prints `bench: NAME TICKS...`, a line for each operation, and powers the machine off. With
+//! QEMU's `-icount shift=0` and `-cpu NAME,cntfrq=1000000000` a tick is an instruction; tools/bench runs it so, bare at
+//! EL1 and under Trapeze, and takes `nothing` off. `-` is an operation that the machine does not have.
 //!
 //! Follows the arm64 Linux boot protocol; machine.rs has the rest.
 #![no_std]

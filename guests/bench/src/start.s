@@ -1,6 +1,6 @@
 // Reset and exception vectors of the bench guest, at EL1 with the MMU off.
 //
-// No handler saves a register. Exceptions come only inside the measured blocks of machine.rs, which give x9 to x15 away:
+// No handler saves a register. Exceptions come only inside the measured blocks of machine.rs, which give x9-x15 away:
 // x9 CNTVCT_EL0 at the entry, x10 INTID, x11 interrupts taken, x12 GICC, x13 the handler, x14 deadline, x15 period.
 
 .section .text.head, "ax"
