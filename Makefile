@@ -22,9 +22,10 @@ PORT ?= 1234
 TARGET := aarch64-unknown-none-softfloat
 ELF := target/$(TARGET)/release/trapeze
 HELLO_ELF := target/guests/$(TARGET)/release/hello
+BENCH_ELF := target/guests/$(TARGET)/release/bench
 BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
 
-.PHONY: help setup setup-run build guests hello run debug gdb test test-long check doc clean distclean FORCE
+.PHONY: help setup setup-run build guests hello run debug gdb test test-long check bench doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
@@ -67,14 +68,17 @@ gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
 	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
 	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
 
-test: setup target/trapeze.img guests ## Run the tests; ends in a summary
+test: setup target/trapeze.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img guests ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
 	tools/test --quick
+
+bench: setup-run target/trapeze.img guests target/bench.img target/count.so ## Measure what it costs; fills the README's table
+	tools/bench
 
 doc: setup-run ## Write the API documentation to target/doc
 	cargo doc --no-deps --lib --document-private-items
@@ -98,6 +102,15 @@ target/hello.img: $(HELLO_ELF) tools/flatten
 
 $(HELLO_ELF): FORCE
 	cargo build --locked --release --target $(TARGET) --manifest-path guests/hello/Cargo.toml --target-dir target/guests
+
+target/bench.img: $(BENCH_ELF) tools/flatten
+	tools/flatten $< $@
+
+$(BENCH_ELF): FORCE
+	cargo build --locked --release --target $(TARGET) --manifest-path guests/bench/Cargo.toml --target-dir target/guests
+
+target/count.so: tools/plugin/count.c
+	cc -std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared -o $@ $<
 
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
 $(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
