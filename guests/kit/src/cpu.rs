@@ -46,21 +46,20 @@ static CPUS: [Cpu; MAX_CPUS] = [const { Cpu::new() }; MAX_CPUS];
 
 impl Cpu {
     const fn new() -> Self {
-        const ZERO: AtomicU64 = AtomicU64::new(0);
         Self {
-            entry_x0: ZERO,
-            entry_sctlr: ZERO,
-            entry_daif: ZERO,
-            entry_el: ZERO,
-            regime: [const { ZERO }; 4],
-            function: ZERO,
-            argument: ZERO,
-            has_finished: ZERO,
-            expecting: ZERO,
-            caught: ZERO,
-            exception: [const { ZERO }; 5],
-            el0_frame: ZERO,
-            el0_stack: ZERO,
+            entry_x0: AtomicU64::new(0),
+            entry_sctlr: AtomicU64::new(0),
+            entry_daif: AtomicU64::new(0),
+            entry_el: AtomicU64::new(0),
+            regime: [const { AtomicU64::new(0) }; 4],
+            function: AtomicU64::new(0),
+            argument: AtomicU64::new(0),
+            has_finished: AtomicU64::new(0),
+            expecting: AtomicU64::new(0),
+            caught: AtomicU64::new(0),
+            exception: [const { AtomicU64::new(0) }; 5],
+            el0_frame: AtomicU64::new(0),
+            el0_stack: AtomicU64::new(0),
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Fdt {
 impl Fdt {
     /// Takes the tree at `address`, or `None` where there is none.
     pub fn at(address: u64) -> Option<Self> {
-        if address == 0 || address % 8 != 0 {
+        if address == 0 || !address.is_multiple_of(8) {
             return None;
         }
         let start = core::ptr::with_exposed_provenance::<u8>(address as usize);

@@ -154,7 +154,7 @@ impl Map {
         let mut level = self.granule.first_level();
         loop {
             let size = 1 << self.granule.shift_of(level);
-            if level == 3 || self.granule.has_leaf(level) && (va | pa) % size == 0 && bytes >= size {
+            if level == 3 || self.granule.has_leaf(level) && (va | pa).is_multiple_of(size) && bytes >= size {
                 let kind = if level == 3 { VALID | TABLE } else { VALID };
                 self.entry(va, level).store(pa | attributes.0 | kind, Relaxed);
                 return size;
@@ -191,7 +191,7 @@ impl Map {
             let kind = if level == 2 { TABLE } else { 0 };
             let size = 1_u64 << self.granule.shift_of(level + 1);
             for (index, below) in (0..).zip(table.0.iter().take(1 << (self.granule.shift() - 3))) {
-                below.store(descriptor + index * size | kind, Relaxed);
+                below.store((descriptor + index * size) | kind, Relaxed);
             }
         }
         entry.store(address(table) | VALID | TABLE, Relaxed);
