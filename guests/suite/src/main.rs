@@ -11,22 +11,22 @@
 mod harness;
 mod interrupts;
 
-//mod alignment;
-//mod atomics;
-//mod caches;
-//mod debug;
+mod alignment;
+mod atomics;
+mod caches;
+mod debug;
 mod exceptions;
 mod gic;
 mod gic_versions;
-//mod isolation;
+mod isolation;
 mod kept;
 mod mmu;
-//mod pmu;
+mod pmu;
 mod psci;
 mod smp;
 mod timers;
-//mod uart;
-//mod wfx;
+mod uart;
+mod wfx;
 
 use harness::Group;
 
@@ -40,14 +40,14 @@ const GROUPS: &[Group] = &[
     ("gic", gic_versions::TESTS),
     ("psci", psci::TESTS),
     ("smp", smp::TESTS),
-    //    ("wfx", wfx::TESTS),
-    //    ("atomics", atomics::TESTS),
-    //    ("alignment", alignment::TESTS),
-    //    ("caches", caches::TESTS),
-    //    ("debug", debug::TESTS),
-    //    ("pmu", pmu::TESTS),
-    //    ("uart", uart::TESTS),
-    //    ("isolation", isolation::TESTS),
+    ("wfx", wfx::TESTS),
+    ("atomics", atomics::TESTS),
+    ("alignment", alignment::TESTS),
+    ("caches", caches::TESTS),
+    ("debug", debug::TESTS),
+    ("pmu", pmu::TESTS),
+    ("uart", uart::TESTS),
+    ("isolation", isolation::TESTS),
 ];
 
 trapeze_kit::entry!(main);
