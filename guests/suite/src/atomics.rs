@@ -134,8 +134,7 @@ fn exclusive_pairs_of_128_bits_contended() -> Outcome {
             }
         }
     })?;
-    // SAFETY: the second word of the same line.
-    let second = unsafe { at(1).add(1).read_volatile() };
+    let second = trapeze_kit::mmio::read64(at(1).addr() as u64 + 8);
     check_eq!(COUNTERS[1].0.load(SeqCst), cpus * ROUNDS);
     check_eq!(second, 0_u64.wrapping_sub(cpus * ROUNDS));
     Ok(())

@@ -172,12 +172,16 @@ fn map(address: u64) -> u64 {
 }
 
 /// Says whether reading and writing the physical `address` ends in an external abort.
-fn is_absent(address: u64) -> Result<(), (Result<u32, Exception>, Result<(), Exception>)> {
+fn is_absent(address: u64) -> Result<(), [Option<Exception>; 2]> {
     let at = map(address);
     let read = catch(|| mmio::read32(at));
     let write = catch(|| mmio::write32(at, 0));
     let is_external = |exception: Exception| exception.class() == 0x25 && exception.iss() & 0x3f == 0x10;
-    if read.is_err_and(is_external) && write.is_err_and(is_external) { Ok(()) } else { Err((read, write)) }
+    if read.is_err_and(is_external) && write.is_err_and(is_external) {
+        Ok(())
+    } else {
+        Err([read.err(), write.err()])
+    }
 }
 
 fn memory_behind_ram_is_not_there() -> Outcome {
