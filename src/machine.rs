@@ -4,7 +4,7 @@
 
 use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks};
-use crate::interpreter::device::vgic::ListRegisters;
+use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
 
 /// The physical CPU under the running vCPU.
@@ -36,6 +36,9 @@ pub trait Machine {
     /// Lets a private physical interrupt that stands behind one of the guest's through, or stops it: as the guest does
     /// with its own.
     fn let_through(&mut self, physical: IntId, on: bool);
+
+    /// Returns the state of a private physical interrupt: pending as its line is, active until somebody deactivates it.
+    fn physical_state(&self, physical: IntId) -> State;
 
     /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
     fn splits_deactivation(&self) -> bool;

@@ -8,7 +8,7 @@ use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
 use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks};
 use trapeze::interpreter::cache::CacheGeometry;
-use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
 use trapeze::machine::Machine;
 
@@ -69,6 +69,10 @@ impl Machine for Hardware<'_> {
 
     fn let_through(&mut self, physical: IntId, on: bool) {
         self.gic.set_enabled(physical, on);
+    }
+
+    fn physical_state(&self, physical: IntId) -> State {
+        self.gic.private_state(physical)
     }
 
     fn splits_deactivation(&self) -> bool {

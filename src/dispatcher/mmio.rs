@@ -101,16 +101,24 @@ fn device(
 
 fn distributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
     let Request { offset, width, write } = request;
-    interrupts::with_vgic(vcpu, vm, machine, |vgic, id| match write {
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, id, machine| match write {
         Some(value) => (0, vgic.distributor_write(id, offset, width, value)),
+        None if vgic.distributor_shows_lines(offset) => {
+            let changed = interrupts::sample_lines(vgic, id, vm, machine);
+            (vgic.distributor_read(id, offset, width), changed)
+        }
         None => (vgic.distributor_read(id, offset, width), VcpuSet::EMPTY),
     })
 }
 
 fn redistributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
     let Request { offset, width, write } = request;
-    interrupts::with_vgic(vcpu, vm, machine, |vgic, _| match write {
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, id, machine| match write {
         Some(value) => (0, vgic.redistributor_write(offset, width, value)),
+        None if vgic.redistributor_shows_lines(id, offset) => {
+            let changed = interrupts::sample_lines(vgic, id, vm, machine);
+            (vgic.redistributor_read(offset, width), changed)
+        }
         None => (vgic.redistributor_read(offset, width), VcpuSet::EMPTY),
     })
 }

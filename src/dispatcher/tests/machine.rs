@@ -60,6 +60,8 @@ pub struct Scripted {
     pub vbar_el1: u64,
     /// The guest's EOImode.
     pub splits: bool,
+    /// The state of physical interrupts; those that are not named are idle.
+    pub physical: Vec<(IntId, State)>,
     /// What waits in the console.
     pub input: VecDeque<u8>,
     /// Physical interrupts that the guest's deactivations made inactive.
@@ -88,6 +90,7 @@ impl Scripted {
             sctlr_el1: 0,
             vbar_el1: 0x4008_0800,
             splits: false,
+            physical: vec![],
             input: VecDeque::new(),
             ended: vec![],
             lists: vec![],
@@ -209,6 +212,10 @@ impl Machine for Scripted {
 
     fn let_through(&mut self, physical: IntId, on: bool) {
         self.calls.push(Call::LetThrough(physical, on));
+    }
+
+    fn physical_state(&self, physical: IntId) -> State {
+        self.physical.iter().find(|(intid, _)| *intid == physical).map_or(State::Invalid, |(_, state)| *state)
     }
 
     fn splits_deactivation(&self) -> bool {
