@@ -6,6 +6,7 @@ use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks};
 use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
+use crate::interpreter::watchpoint::Watchpoints;
 
 /// The physical CPU under the running vCPU.
 pub trait Machine {
@@ -70,6 +71,12 @@ pub trait Machine {
     /// Gives the vCPU registers on its first use of them, as a reset leaves them. `all` is what it has now, `new` among
     /// it: none of that traps any more.
     fn grant(&mut self, all: Grants, new: Grants);
+
+    /// Reads MDSCR_EL1.
+    fn mdscr_el1(&self) -> u64;
+
+    /// Reads the guest's watchpoints; it has been granted the debug registers.
+    fn watchpoints(&self) -> Watchpoints;
 
     /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
     fn power_down(&mut self);

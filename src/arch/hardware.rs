@@ -10,6 +10,7 @@ use trapeze::ids::{IntId, PcpuId, Ticks};
 use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
+use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
 
 use super::gic::Gic;
@@ -73,6 +74,14 @@ impl Machine for Hardware<'_> {
 
     fn physical_state(&self, physical: IntId) -> State {
         self.gic.private_state(physical)
+    }
+
+    fn mdscr_el1(&self) -> u64 {
+        read_sysreg!("mdscr_el1")
+    }
+
+    fn watchpoints(&self) -> Watchpoints {
+        guest::watchpoints(self.monitor.controls.debug)
     }
 
     fn splits_deactivation(&self) -> bool {
