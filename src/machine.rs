@@ -4,8 +4,9 @@
 
 use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks};
-use crate::interpreter::device::vgic::ListRegisters;
+use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
+use crate::interpreter::watchpoint::Watchpoints;
 
 /// The physical CPU under the running vCPU.
 pub trait Machine {
@@ -43,6 +44,9 @@ pub trait Machine {
     /// with its own.
     fn let_through(&mut self, physical: IntId, on: bool);
 
+    /// Returns the state of a private physical interrupt: pending as its line is, active until somebody deactivates it.
+    fn physical_state(&self, physical: IntId) -> State;
+
     /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
     fn splits_deactivation(&self) -> bool;
 
@@ -73,6 +77,12 @@ pub trait Machine {
     /// Gives the vCPU registers on its first use of them, as a reset leaves them. `all` is what it has now, `new` among
     /// it: none of that traps any more.
     fn grant(&mut self, all: Grants, new: Grants);
+
+    /// Reads MDSCR_EL1.
+    fn mdscr_el1(&self) -> u64;
+
+    /// Reads the guest's watchpoints; it has been granted the debug registers.
+    fn watchpoints(&self) -> Watchpoints;
 
     /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
     fn power_down(&mut self);

@@ -8,8 +8,9 @@ use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
 use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks};
 use trapeze::interpreter::cache::CacheGeometry;
-use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
+use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
 
 use super::gic::Gic;
@@ -78,6 +79,18 @@ impl Machine for Hardware<'_> {
 
     fn let_through(&mut self, physical: IntId, on: bool) {
         self.gic.set_enabled(physical, on);
+    }
+
+    fn physical_state(&self, physical: IntId) -> State {
+        self.gic.private_state(physical)
+    }
+
+    fn mdscr_el1(&self) -> u64 {
+        read_sysreg!("mdscr_el1")
+    }
+
+    fn watchpoints(&self) -> Watchpoints {
+        guest::watchpoints(self.monitor.controls.debug)
     }
 
     fn splits_deactivation(&self) -> bool {
