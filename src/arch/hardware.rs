@@ -5,16 +5,20 @@
 use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
-use trapeze::ids::{IntId, PcpuId, Ticks};
+use trapeze::addr::{GuestVa, Pa};
+use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
 use trapeze::interpreter::cache::CacheGeometry;
+use trapeze::interpreter::device::Width;
 use trapeze::interpreter::device::vgic::ListRegisters;
 use trapeze::interpreter::inject::{El1, Entry, Features};
+use trapeze::interpreter::load_store::execute::Vectors;
+use trapeze::interpreter::load_store::translation::{Attempt, Stages};
 use trapeze::machine::Machine;
 
 use super::gic::Gic;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
-use super::{console, guest, timer};
+use super::{access, console, guest, timer};
 
 /// HCR_EL2.VSE.
 const HCR_VSE: u64 = 1 << 8;
@@ -116,6 +120,34 @@ impl Machine for Hardware<'_> {
         guest::reset_debug(self.monitor.controls.debug);
         MDCR_EL2.set(self.monitor.controls.mdcr_el2_debug_granted);
         isb();
+    }
+
+    fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
+        access::translate(address, stages, attempt)
+    }
+
+    fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {
+        access::ram(&self.monitor.frames, owner, at, width, write)
+    }
+
+    fn stack_pointer(&self, el1: bool) -> u64 {
+        if el1 { read_sysreg!("sp_el1") } else { read_sysreg!("sp_el0") }
+    }
+
+    fn set_stack_pointer(&mut self, el1: bool, value: u64) {
+        if el1 { write_sysreg!("sp_el1", value) } else { write_sysreg!("sp_el0", value) }
+    }
+
+    fn vectors(&self) -> Vectors {
+        access::vectors()
+    }
+
+    fn set_vectors(&mut self, vectors: &Vectors) {
+        access::set_vectors(vectors);
+    }
+
+    fn zero_block_bytes(&self) -> u64 {
+        4 << (read_sysreg!("dczid_el0") & 0xf)
     }
 }
 

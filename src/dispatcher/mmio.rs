@@ -1,8 +1,9 @@
 //! Stage-2 aborts: which device an address belongs to, and what the guest gets where there is none.
 //!
-//! Not here: what a load or store does with the answer (`load_store`), and the devices.
+//! Not here: what a load or store does with the answer (`load_store`), the devices, and instructions that the syndrome
+//! does not describe (`instruction`).
 
-use crate::addr::Ipa;
+use crate::addr::{Ipa, PAGE_BYTES};
 use crate::ids::{IntId, VcpuSet};
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
@@ -12,7 +13,7 @@ use crate::vcpu::Vcpu;
 use crate::vm::{Uart, Vm};
 
 use super::cause::{self, Abort, Fault};
-use super::{Next, interrupts};
+use super::{Next, instruction, interrupts};
 
 /// One access to a device: where in it, how wide, and the value if it is a write.
 #[derive(Clone, Copy)]
@@ -30,17 +31,37 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
             machine.invalidate_guest_tlb();
             return Next::Resume;
         }
-        // Maintenance of what no memory and no device has: there is nothing to maintain.
+        // Maintenance of what no memory and no device has: there is no line to clean, and nothing on the bus that could
+        // fail.
         (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
-        (Fault::Translation(_), Some(ipa), Some(access)) => load_or_store(ipa, access, vcpu, vm, machine),
-        // There is no line to clean where there is no memory, and nothing on the bus that could fail.
-        (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
+        (Fault::Translation(_), Some(ipa), Some(access)) if is_whole(ipa, access.width, abort, machine) => {
+            load_or_store(ipa, access, vcpu, vm, machine)
+        }
+        (Fault::Translation(_), Some(_), access) if !abort.stage1_walk => {
+            match instruction::interpret(abort, vcpu, vm, machine) {
+                Some(next) => return next,
+                // AArch32: what the syndrome describes is done as if it were aligned.
+                None => access.zip(abort.ipa).and_then(|(access, ipa)| load_or_store(ipa, access, vcpu, vm, machine)),
+            }
+        }
         _ => None,
     };
     match answered {
         Some(()) => Next::Step,
         None => nothing_there(abort, vcpu, vm),
     }
+}
+
+/// Tells whether an access is all of what its instruction accesses, in one piece.
+///
+/// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
+/// is not aligned; but in Device memory that would have been an alignment fault.
+#[inline(always)]
+fn is_whole(ipa: Ipa, width: Width, abort: &Abort, machine: &mut impl Machine) -> bool {
+    if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
+        return instruction::is_device_memory(abort, machine);
+    }
+    ipa.is_aligned(width.bytes())
 }
 
 /// Turns an instruction fetch that stage 2 refused into the external abort of a bus without memory there.
@@ -72,7 +93,7 @@ fn load_or_store(
 }
 
 /// Finds the device at `ipa` and makes the access. The value means nothing for a write.
-fn device(
+pub(super) fn device(
     ipa: Ipa,
     width: Width,
     write: Option<u64>,

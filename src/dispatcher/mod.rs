@@ -4,6 +4,7 @@
 //! what [`Next`] says.
 
 pub mod cause;
+mod instruction;
 pub mod interrupts;
 pub mod mmio;
 pub mod traps;

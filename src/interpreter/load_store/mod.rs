@@ -4,6 +4,11 @@
 //! Follows Arm ARM DDI 0487K.a: C6.2 (LDR, LDRS*,
 //! STR) and SCTLR_EL1.{EE, E0E} (endianness of data accesses).
 
+mod block;
+pub mod decode;
+pub mod execute;
+pub mod translation;
+
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;
 

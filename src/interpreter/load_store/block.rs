@@ -1,0 +1,228 @@
+//! The bytes that a load or store moves: between memory and here, and between here and registers.
+//!
+//! Not here: which bytes, and when.
+//! Follows Arm ARM DDI 0487K.a, B2.2 (each element is an access), B2.7 (alignment) and B2.9 (endianness).
+
+use super::decode::{Extended, Instruction, Registers};
+use super::execute::{Cpu, Vectors, sign_extended};
+use super::translation::Mapping;
+use crate::addr::{GuestVa, PAGE_BYTES};
+use crate::interpreter::device::Width;
+use crate::interpreter::inject::{DataFault, Exception};
+
+/// Most bytes that one instruction moves, but for DC ZVA: four registers of 16 bytes.
+pub(super) const MOST_BYTES: usize = 64;
+const PAGE_OFFSET: u64 = PAGE_BYTES - 1;
+
+/// Bytes that lie side by side in the guest's virtual memory: elements, each in the order of a little-endian memory.
+#[derive(Clone)]
+pub(super) struct Block {
+    pub address: u64,
+    pub bytes: u8,
+    /// Bytes of an element.
+    pub element: u8,
+    unprivileged: bool,
+    pub memory: [u8; MOST_BYTES],
+}
+
+/// The one or two pages that a block lies in.
+#[derive(Clone, Copy)]
+pub(super) struct Pages {
+    pub first: Mapping,
+    second: Mapping,
+}
+
+impl Pages {
+    /// Puts a fault and its address together.
+    pub(super) const fn fault(fault: DataFault, address: u64, write: bool) -> Exception {
+        let far = Some(GuestVa::new(address));
+        Exception::DataAbort { fault, write, cache_maintenance: false, far }
+    }
+}
+
+impl Block {
+    pub(super) const fn new(instruction: &Instruction, address: u64) -> Self {
+        Self {
+            address,
+            bytes: instruction.elements << instruction.log2,
+            element: 1 << instruction.log2,
+            unprivileged: instruction.unprivileged,
+            memory: [0; MOST_BYTES],
+        }
+    }
+
+    /// Four zeroes, as many as the smallest block of DC ZVA has: to memory each byte is a store.
+    pub(super) const fn zeroes(address: u64) -> Self {
+        Self { address, bytes: 4, element: 1, unprivileged: false, memory: [0; MOST_BYTES] }
+    }
+
+    /// Finds the pages, all of them before anything is accessed.
+    pub(super) fn map(&self, write: bool, cpu: &mut impl Cpu) -> Result<Pages, Exception> {
+        let last = self.address.wrapping_add(u64::from(self.bytes) - 1) & !PAGE_OFFSET;
+        let first = self.map_page(self.address, write, cpu)?;
+        let is_one = last == self.address & !PAGE_OFFSET;
+        let second = if is_one { first } else { self.map_page(last, write, cpu)? };
+        Ok(Pages { first, second })
+    }
+
+    fn map_page(&self, address: u64, write: bool, cpu: &mut impl Cpu) -> Result<Mapping, Exception> {
+        let is_aligned = self.address & (u64::from(self.element) - 1) == 0;
+        match cpu.translate(address, write, self.unprivileged) {
+            Ok(Mapping { is_device: true, .. }) if !is_aligned => {
+                Err(Pages::fault(DataFault::Alignment, address, write))
+            }
+            mapping => mapping.map_err(|fault| Pages::fault(fault, address, write)),
+        }
+    }
+
+    pub(super) fn read(&mut self, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
+        self.access(false, pages, cpu)?;
+        self.turn(cpu);
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
+        self.turn(cpu);
+        self.access(true, pages, cpu)
+    }
+
+    /// Turns the bytes of each element round if accesses are big-endian.
+    fn turn(&mut self, cpu: &impl Cpu) {
+        if cpu.is_big_endian() {
+            self.memory.chunks_exact_mut(usize::from(self.element)).for_each(<[u8]>::reverse);
+        }
+    }
+
+    /// Accesses each element as a whole if it is aligned, otherwise in the largest pieces that are.
+    fn access(&mut self, write: bool, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
+        let mut done = 0;
+        while done < self.bytes {
+            let address = self.address.wrapping_add(u64::from(done));
+            let left = self.element - done % self.element;
+            let (width, bytes) = match (address | u64::from(left | 8)).trailing_zeros() {
+                0 => (Width::Byte, 1),
+                1 => (Width::Half, 2),
+                2 => (Width::Word, 4),
+                _ => (Width::Double, 8),
+            };
+            let is_first = (address ^ self.address) & !PAGE_OFFSET == 0;
+            let page = if is_first { pages.first.page } else { pages.second.page };
+            let value = write.then(|| number(&self.memory, done, bytes));
+            let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), width, value) else {
+                return Err(Pages::fault(DataFault::External, address, write));
+            };
+            if !write {
+                set_number(&mut self.memory, done, bytes, answer);
+            }
+            done += bytes;
+        }
+        Ok(())
+    }
+
+    /// Returns an element of 8 bytes at most.
+    pub(super) fn get(&self, element: u8) -> u64 {
+        number(&self.memory, element * self.element, self.element)
+    }
+
+    /// Sets an element of 8 bytes at most.
+    pub(super) fn put(&mut self, element: u8, value: u64) {
+        set_number(&mut self.memory, element * self.element, self.element, value);
+    }
+
+    /// Takes the elements from the registers.
+    pub(super) fn take(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
+        if let Registers::General { .. } = instruction.registers {
+            for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second]) {
+                self.put(element, cpu.frame().get(register));
+            }
+            return;
+        }
+        let mut vectors = cpu.vectors();
+        for element in 0..instruction.elements {
+            let lane = lane(&mut vectors, instruction, element, 0);
+            lane.zip(self.of(element)).for_each(|(register, memory)| *memory = *register);
+        }
+    }
+
+    /// Gives the elements to the registers.
+    pub(super) fn give(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
+        let lanes = match instruction.registers {
+            Registers::General { signed } => return self.give_general(instruction, signed, cpu),
+            Registers::Replicate(bytes) => bytes / self.element,
+            _ => 1,
+        };
+        let mut vectors = cpu.vectors();
+        if !matches!(instruction.registers, Registers::Lane(_)) {
+            for element in 0..instruction.elements {
+                let (register, _) = position(instruction, element);
+                vectors.0.iter_mut().skip(register).take(1).for_each(|register| *register = [0; 16]);
+            }
+        }
+        for element in 0..instruction.elements {
+            for copy in 0..lanes {
+                let lane = lane(&mut vectors, instruction, element, copy);
+                lane.zip(self.of(element)).for_each(|(register, memory)| *register = *memory);
+            }
+        }
+        cpu.set_vectors(&vectors);
+    }
+
+    fn give_general(&self, instruction: &Instruction, signed: Option<Extended>, cpu: &mut impl Cpu) {
+        for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second]) {
+            let value = self.get(element);
+            let value = match signed {
+                None => value,
+                Some(Extended::To32) => sign_extended(value, self.element) & 0xffff_ffff,
+                Some(Extended::To64) => sign_extended(value, self.element),
+            };
+            cpu.frame().set(register, value);
+        }
+    }
+
+    /// Returns the bytes of an element.
+    fn of(&mut self, element: u8) -> impl Iterator<Item = &mut u8> {
+        let at = element * self.element;
+        self.memory.iter_mut().skip(usize::from(at)).take(usize::from(self.element))
+    }
+}
+
+/// Returns the SIMD&FP register of an element, and which of its lanes.
+fn position(instruction: &Instruction, element: u8) -> (usize, u8) {
+    let (register, lane) = match instruction.registers {
+        Registers::Scalar | Registers::General { .. } if element != 0 => {
+            return (usize::from(instruction.second.number()), 0);
+        }
+        Registers::Scalar | Registers::General { .. } => (0, 0),
+        Registers::Structure { count: 1, bytes } => {
+            let lanes = bytes >> instruction.log2;
+            (element / lanes, element % lanes)
+        }
+        Registers::Structure { count, .. } => (element % count, element / count),
+        Registers::Lane(lane) => (element, lane),
+        Registers::Replicate(_) => (element, 0),
+    };
+    (usize::from((instruction.first.number() + register) % 32), lane)
+}
+
+/// Returns the bytes of the lane of an element, or of the `copy`-th lane after it.
+fn lane<'a>(
+    vectors: &'a mut Vectors,
+    instruction: &Instruction,
+    element: u8,
+    copy: u8,
+) -> impl Iterator<Item = &'a mut u8> {
+    let (register, lane) = position(instruction, element);
+    let at = usize::from(lane + copy) << instruction.log2;
+    vectors.0.iter_mut().skip(register).take(1).flatten().skip(at).take(1 << instruction.log2)
+}
+
+/// Returns `bytes` bytes from `at` on as a little-endian number.
+fn number(memory: &[u8], at: u8, bytes: u8) -> u64 {
+    let bytes = memory.iter().skip(usize::from(at)).take(usize::from(bytes));
+    bytes.rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn set_number(memory: &mut [u8], at: u8, bytes: u8, number: u64) {
+    let slots = memory.iter_mut().skip(usize::from(at)).take(usize::from(bytes));
+    slots.zip(number.to_le_bytes()).for_each(|(slot, byte)| *slot = byte);
+}

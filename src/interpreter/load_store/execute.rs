@@ -1,0 +1,231 @@
+//! Does a load or store: addresses from registers, and what becomes of registers and memory.
+//!
+//! Not here: what the CPU checked before it came to translate the address, and so before the trap: the alignment of SP,
+//! of exclusives, atomics and ordered accesses, SCTLR_EL1.A, and traps of SIMD&FP.
+//! Follows Arm ARM DDI 0487K.a, B2.12 (exclusives), C6.2 and C7.2.
+
+use core::sync::atomic::{Ordering, fence};
+
+use super::block::{Block, MOST_BYTES, Pages};
+use super::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
+use super::translation::{Mapping, Place};
+use crate::addr::PAGE_BYTES;
+use crate::ids::Gpr;
+use crate::interpreter::device::Width;
+use crate::interpreter::inject::{DataFault, Exception};
+use crate::vcpu::Frame;
+
+/// V0 to V31, the first byte of each its least significant.
+#[repr(C, align(16))]
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Vectors(pub [[u8; 16]; 32]);
+
+/// What a Load-Exclusive remembers for the Store-Exclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exclusive {
+    address: u64,
+    bytes: u8,
+    memory: [u8; MOST_BYTES],
+}
+
+/// The CPU that executes, and its memory.
+pub trait Cpu {
+    /// Returns the general-purpose registers, PC and PSTATE.
+    fn frame(&mut self) -> &mut Frame;
+
+    /// Reads the stack pointer that PSTATE selects.
+    fn stack_pointer(&self) -> u64;
+
+    /// Writes the stack pointer that PSTATE selects.
+    fn set_stack_pointer(&mut self, value: u64);
+
+    /// Reads the SIMD&FP registers.
+    fn vectors(&self) -> Vectors;
+
+    /// Writes the SIMD&FP registers.
+    fn set_vectors(&mut self, vectors: &Vectors);
+
+    /// Returns the exclusive monitor.
+    fn monitor(&mut self) -> &mut Option<Exclusive>;
+
+    /// Tells whether data accesses are big-endian.
+    fn is_big_endian(&self) -> bool;
+
+    /// Returns the size of what DC ZVA clears, a power of two that a page is a multiple of.
+    fn zero_block_bytes(&self) -> u64;
+
+    /// Finds the page of `address`.
+    ///
+    /// # Errors
+    /// What the access faults with.
+    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Mapping, DataFault>;
+
+    /// Reads or writes as many bytes as `width` says at an aligned place; `None` if nothing is there. The value means
+    /// nothing for a write.
+    fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64>;
+}
+
+/// Executes a load or store, but for the step to the next instruction. No register has changed if it fails.
+///
+/// `far` is the address that the CPU came to: of a load that authenticates its address only the CPU knows it.
+///
+/// # Errors
+/// The exception that it takes.
+pub fn execute(instruction: &Instruction, far: u64, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    match instruction.kind {
+        Kind::Hint => return Ok(()),
+        Kind::Zero => return zero(cpu.frame().get(instruction.first), cpu),
+        _ => {}
+    }
+    let added = offset(instruction, cpu.frame());
+    let mut start = match instruction.base {
+        Base::Pc => cpu.frame().pc,
+        Base::Register(Gpr::XZR) | Base::Authenticated(Gpr::XZR) => cpu.stack_pointer(),
+        Base::Register(base) | Base::Authenticated(base) => cpu.frame().get(base),
+    };
+    if let Base::Authenticated(_) = instruction.base {
+        // The upper bits hold the code. The CPU came to this page with the address, or to the one after it.
+        let forged = start.wrapping_add(added);
+        start = far.wrapping_sub(far.wrapping_sub(forged) & (PAGE_BYTES - 1)).wrapping_sub(added);
+    }
+    let sum = start.wrapping_add(added);
+    let address = if instruction.index == Index::Post { start } else { sum };
+    let mut block = Block::new(instruction, address);
+    // Those that order are not told from those that need not: what is emulated is slow as it is.
+    fence(Ordering::SeqCst);
+    transfer(instruction, &mut block, cpu)?;
+    fence(Ordering::SeqCst);
+    match instruction.base {
+        _ if instruction.index == Index::Offset => {}
+        Base::Register(Gpr::XZR) | Base::Authenticated(Gpr::XZR) => cpu.set_stack_pointer(sum),
+        Base::Register(base) | Base::Authenticated(base) => cpu.frame().set(base, sum),
+        Base::Pc => {}
+    }
+    Ok(())
+}
+
+fn offset(instruction: &Instruction, frame: &Frame) -> u64 {
+    match instruction.offset {
+        Offset::Immediate(bytes) => bytes.cast_unsigned(),
+        Offset::Register { register, extend, shift } => {
+            let value = frame.get(register);
+            let extended = match extend {
+                Extend::Whole => value,
+                Extend::UnsignedWord => value & 0xffff_ffff,
+                Extend::SignedWord => sign_extended(value, 4),
+            };
+            extended << shift
+        }
+    }
+}
+
+/// Extends the sign of the low `bytes` (1 to 8) of `value`.
+pub(super) fn sign_extended(value: u64, bytes: u8) -> u64 {
+    let unused_bits = 64 - 8 * u32::from(bytes);
+    ((value << unused_bits).cast_signed() >> unused_bits).cast_unsigned()
+}
+
+/// Moves the bytes between registers and memory.
+fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    match instruction.kind {
+        Kind::Store => {
+            let pages = block.map(true, cpu)?;
+            block.take(instruction, cpu);
+            block.write(pages, cpu)
+        }
+        Kind::StoreExclusive => store_exclusive(instruction, block, cpu),
+        Kind::Atomic(_) | Kind::CompareAndSwap => atomic(instruction, block, cpu),
+        _ => {
+            let pages = block.map(false, cpu)?;
+            block.read(pages, cpu)?;
+            if instruction.kind == Kind::LoadExclusive {
+                *cpu.monitor() = Some(exclusive(block));
+            }
+            block.give(instruction, cpu);
+            Ok(())
+        }
+    }
+}
+
+const fn exclusive(block: &Block) -> Exclusive {
+    Exclusive { address: block.address, bytes: block.bytes, memory: block.memory }
+}
+
+/// Stores if the monitor is open for these bytes and they are what they were: the status is 0 then.
+fn store_exclusive(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    let monitor = cpu.monitor().take();
+    let mut status = 1;
+    if monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
+        let pages = block.map(true, cpu)?;
+        block.read(pages, cpu)?;
+        if monitor == Some(exclusive(block)) {
+            block.take(instruction, cpu);
+            block.write(pages, cpu)?;
+            status = 0;
+        }
+    }
+    cpu.frame().set(instruction.source, status);
+    Ok(())
+}
+
+/// Reads, and writes what is made of it.
+fn atomic(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    block.map(false, cpu)?; // what cannot be read faults as a read
+    let pages = block.map(true, cpu)?;
+    block.read(pages, cpu)?;
+    let old = block.clone();
+    if let Kind::Atomic(update) = instruction.kind {
+        let operand = cpu.frame().get(instruction.source);
+        block.put(0, updated(update, old.get(0), operand, block.element));
+        block.write(pages, cpu)?;
+        cpu.frame().set(instruction.first, old.get(0));
+        return Ok(());
+    }
+    let expected = [instruction.source, Gpr::new(instruction.source.number() | 1)];
+    for (element, register) in (0..instruction.elements).zip(expected) {
+        block.put(element, cpu.frame().get(register));
+    }
+    if block.memory == old.memory {
+        block.take(instruction, cpu);
+        block.write(pages, cpu)?;
+    }
+    for (element, register) in (0..instruction.elements).zip(expected) {
+        cpu.frame().set(register, old.get(element));
+    }
+    Ok(())
+}
+
+/// Returns what an atomic leaves in memory, and more bits than fit.
+fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
+    let operand = operand & u64::MAX >> (64 - 8 * u32::from(bytes));
+    let signed = |value| sign_extended(value, bytes).cast_signed();
+    let take_operand = match update {
+        Update::Add => return old.wrapping_add(operand),
+        Update::Clear => return old & !operand,
+        Update::Xor => return old ^ operand,
+        Update::Set => return old | operand,
+        Update::Swap => true,
+        Update::SignedMax => signed(operand) > signed(old),
+        Update::SignedMin => signed(operand) < signed(old),
+        Update::UnsignedMax => operand > old,
+        Update::UnsignedMin => operand < old,
+    };
+    if take_operand { operand } else { old }
+}
+
+/// DC ZVA: zeroes, which Device memory does not take (Arm ARM DDI 0487K.a, C5.3.30).
+fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    let mut block = Block::zeroes(address);
+    let pages = block.map(true, cpu)?;
+    if pages.first.is_device {
+        return Err(Pages::fault(DataFault::Alignment, address, true));
+    }
+    let size_bytes = cpu.zero_block_bytes();
+    let mut done = 0;
+    while done < size_bytes {
+        block.address = (address & !(size_bytes - 1)) + done;
+        block.write(pages, cpu)?;
+        done += u64::from(block.bytes);
+    }
+    Ok(())
+}
