@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::bench::RAM;
+use super::bench::{KERNEL_VA, RAM};
 use crate::addr::{GuestVa, Pa};
 use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
@@ -259,7 +259,7 @@ impl Machine for Scripted {
         self.calls.push(Call::GrantDebug);
     }
 
-    /// Stage 1 takes the upper 16 bits off, and says that what is not RAM is Device memory; stage 2 has RAM where it is.
+    /// Stage 1 takes the bits of [`KERNEL_VA`] off, and says that what is not RAM is Device memory; stage 2 has RAM where it is.
     fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
         const DEVICE: u64 = 0x04 << 56;
         const NORMAL: u64 = 0xff << 56;
@@ -268,17 +268,17 @@ impl Machine for Scripted {
             self.attempts.push(attempt);
         }
         let page = address.get() & !0xfff;
-        let ipa = page & 0xffff_ffff_ffff;
-        let own = if ipa >= RAM { ipa | NORMAL } else { ipa | DEVICE };
+        let ipa = page & !KERNEL_VA;
+        let own = if is_ram(ipa) { ipa | NORMAL } else { ipa | DEVICE };
         let first = self.pages.get(&page).copied().unwrap_or(own);
-        let is_ram = first & 1 != 0 || first & 0xffff_ffff_f000 >= RAM;
-        if stages == Stages::First || is_ram { first } else { TRANSLATION_FAULT }
+        let is_mapped = first & 1 != 0 || is_ram(first & 0xffff_ffff_f000);
+        if stages == Stages::First || is_mapped { first } else { TRANSLATION_FAULT }
     }
 
     fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {
         assert_eq!(owner, VmId(7));
         assert!(at.is_aligned(width.bytes()));
-        if !(RAM..RAM + 0x1000_0000).contains(&at.get()) {
+        if !is_ram(at.get()) {
             return None;
         }
         let addresses = at.get()..at.get() + width.bytes();
@@ -308,4 +308,8 @@ impl Machine for Scripted {
     fn zero_block_bytes(&self) -> u64 {
         64
     }
+}
+
+fn is_ram(address: u64) -> bool {
+    (RAM..RAM + 0x1000_0000).contains(&address)
 }
