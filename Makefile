@@ -21,7 +21,8 @@ endif
 PORT ?= 1234
 TARGET := aarch64-unknown-none-softfloat
 ELF := target/$(TARGET)/release/trapeze
-HELLO_ELF := target/guests/$(TARGET)/release/hello
+GUEST_ELFS := target/guests/$(TARGET)/release
+HELLO_ELF := $(GUEST_ELFS)/hello
 BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
 
 .PHONY: help setup setup-run build guests hello run debug gdb test test-long check doc clean distclean FORCE
@@ -96,8 +97,12 @@ $(ELF): $(BUILT_IN) FORCE
 target/hello.img: $(HELLO_ELF) tools/flatten
 	tools/flatten $< $@
 
-$(HELLO_ELF): FORCE
-	cargo build --locked --release --target $(TARGET) --manifest-path guests/hello/Cargo.toml --target-dir target/guests
+target/suite.img: $(GUEST_ELFS)/suite tools/flatten
+	tools/flatten $< $@
+
+# A guest of ours, guests/<name>: hello, suite.
+$(GUEST_ELFS)/%: FORCE
+	cargo build --locked --release --target $(TARGET) --manifest-path guests/$*/Cargo.toml --target-dir target/guests
 
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
 $(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
