@@ -32,7 +32,9 @@ pub fn translate(address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
     let guests_own = read_sysreg!("par_el1");
     match (stages, attempt) {
         // FEAT_PAN2 (ID_AA64MMFR1_EL1.PAN): the only AT that respect PAN, by number for the assembler's sake.
-        (Stages::First, Attempt { pan: true, write, .. }) if read_sysreg!("S3_0_C0_C7_1") >> 20 & 0xf >= 2 => {
+        (Stages::First, Attempt { pan: true, write, .. })
+            if read_sysreg!("S3_0_C0_C7_1") >> 20 & 0xf >= 2 =>
+        {
             if write {
                 at!(".inst 0xd500419f /* msr pan, #1 */", "sys #0, c7, c9, #1, {address}"; address)
             } else {

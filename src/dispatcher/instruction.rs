@@ -9,7 +9,7 @@ use crate::interpreter::inject::DataFault;
 use crate::interpreter::load_store::decode::decode;
 use crate::interpreter::load_store::execute::{Cpu, Exclusive, Vectors, execute};
 use crate::interpreter::load_store::is_big_endian;
-use crate::interpreter::load_store::translation::{self, Attempt, Mapping, Place, Stages};
+use crate::interpreter::load_store::translation::{self, Attempt, Place, Stages};
 use crate::machine::Machine;
 use crate::vcpu::{Frame, Vcpu};
 use crate::vm::Vm;
@@ -54,16 +54,16 @@ struct Guest<'a, M> {
 }
 
 impl<M: Machine> Guest<'_, M> {
-    fn find(&mut self, address: u64, attempt: Attempt) -> Result<Mapping, DataFault> {
+    fn find(&mut self, address: u64, attempt: Attempt) -> Result<Place, DataFault> {
         let address = GuestVa::new(address);
         let first = self.machine.translate(address, Stages::First, attempt);
         let both = self.machine.translate(address, Stages::Both, attempt);
-        Mapping::decode(first, both)
+        translation::page(first, both)
     }
 
     /// Reads the instruction at `pc`; instructions are little-endian.
     fn fetch(&mut self, pc: u64) -> Option<u32> {
-        let page = self.find(pc, FETCH).ok()?.page;
+        let page = self.find(pc, FETCH).ok()?;
         let Place::Ram(at) = page.plus(pc & (PAGE_BYTES - 4)) else { return None };
         let word = self.machine.access_ram(self.vm.id, at, Width::Word, None)?;
         u32::try_from(word).ok()
@@ -103,7 +103,7 @@ impl<M: Machine> Cpu for Guest<'_, M> {
         self.machine.zero_block_bytes()
     }
 
-    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Mapping, DataFault> {
+    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, DataFault> {
         let attempt = self.vcpu.frame.attempt(write, unprivileged);
         self.find(address, attempt)
     }

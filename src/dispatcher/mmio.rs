@@ -41,7 +41,9 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
             match instruction::interpret(abort, vcpu, vm, machine) {
                 Some(next) => return next,
                 // AArch32: what the syndrome describes is done as if it were aligned.
-                None => access.zip(abort.ipa).and_then(|(access, ipa)| load_or_store(ipa, access, vcpu, vm, machine)),
+                None => access
+                    .zip(abort.ipa)
+                    .and_then(|(access, ipa)| load_or_store(ipa, access, vcpu, vm, machine)),
             }
         }
         _ => None,

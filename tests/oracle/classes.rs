@@ -2,9 +2,11 @@
 //!
 //! Follows Arm ARM DDI 0487K.a, C4.1.94.
 
-use trapeze::interpreter::load_store::decode::{Base, Extend, Index, Instruction, Kind, Offset, Registers, decode};
+use trapeze::interpreter::load_store::decode::{
+    Base, Extend, Index, Instruction, Kind, Offset, Registers, decode,
+};
 
-use super::case::{CODE, Case, Random, WINDOW};
+use super::case::{CODE, Case, DEVICE_WINDOW, NORMAL_WINDOW, RAM_WINDOW, Random};
 
 const NOP: u32 = 0xd503_201f;
 /// Bits that make a word one of the class of loads and stores: x1x0 in bits 28 to 25.
@@ -50,15 +52,33 @@ pub const ZERO: Class = class("DC ZVA", 0xffff_ffe0, 0xd50b_7420);
 impl Class {
     /// Makes the case of a number.
     pub fn case(&self, seed: u64) -> Case {
+        self.case_in(seed, |_| RAM_WINDOW + 0x200)
+    }
+
+    /// Makes the case of a number that works on a device; none if it cannot be compared. Of an exclusive pair only the
+    /// load: the exception between them closes the monitor.
+    pub fn device_case(&self, seed: u64) -> Option<Case> {
+        // A literal is near the instruction. What is nothing everywhere is the CPU's affair.
+        let has_none = self.name == "literal" || self.name == "everything";
+        let window =
+            |random: &mut Random| 128 + if random.next() & 1 == 0 { DEVICE_WINDOW } else { NORMAL_WINDOW };
+        let case = self.case_in(seed, window);
+        let is_same =
+            decode(case.words[0]).is_none_or(|instruction| !is_merged(&instruction, case.big_endian));
+        (!has_none && is_same).then_some(Case { words: [case.words[0], NOP], ..case })
+    }
+
+    fn case_in(&self, seed: u64, middle: impl Fn(&mut Random) -> u64) -> Case {
         let mut random = Random(seed);
         loop {
-            if let Some(case) = self.attempt(&mut random) {
+            let middle = middle(&mut random);
+            if let Some(case) = self.attempt(middle, &mut random) {
                 return case;
             }
         }
     }
 
-    fn attempt(&self, random: &mut Random) -> Option<Case> {
+    fn attempt(&self, middle: u64, random: &mut Random) -> Option<Case> {
         let word = low(random.next()) & !self.mask | self.value;
         let flags = random.next();
         let mut case = Case {
@@ -78,7 +98,7 @@ impl Class {
         if self.is_exclusive {
             case.words[1] = self.store_exclusive(word, random);
         }
-        place(&mut case, &instruction, random)?;
+        place(&mut case, &instruction, middle, random)?;
         Some(case)
     }
 
@@ -91,15 +111,14 @@ impl Class {
     }
 }
 
-/// Chooses registers such that the access is in the window; `None` if they cannot be chosen.
-fn place(case: &mut Case, instruction: &Instruction, random: &mut Random) -> Option<()> {
+/// Chooses registers such that the access is around `middle`; `None` if they cannot be chosen.
+fn place(case: &mut Case, instruction: &Instruction, middle: u64, random: &mut Random) -> Option<()> {
     let bytes = u64::from(instruction.elements) << instruction.log2;
     let must_be_aligned = match instruction.kind {
         Kind::LoadExclusive | Kind::StoreExclusive | Kind::Atomic(_) | Kind::CompareAndSwap => true,
         _ => orders(case.words[0]),
     };
-    // In the middle of the window, whose second page begins 0x200 into it.
-    let mut address = WINDOW + 0x200 - 96 + random.next() % 128;
+    let mut address = middle - 96 + random.next() % 128;
     if must_be_aligned {
         address &= !(bytes.next_power_of_two() - 1);
     }
@@ -138,7 +157,7 @@ fn place(case: &mut Case, instruction: &Instruction, random: &mut Random) -> Opt
     let moved = if instruction.index == Index::Post { 0 } else { added };
     case.base = address.wrapping_sub(moved) | tag;
     if let Base::Authenticated(_) = instruction.base {
-        case.base = (WINDOW + 0x200).wrapping_sub(moved);
+        case.base = middle.wrapping_sub(moved);
     }
     let is_wild = case.index_register < 31 && case.index_register == case.base_register
         || instruction.kind == Kind::Zero && case.base_register == 31
@@ -157,7 +176,8 @@ fn orders(word: u32) -> bool {
 /// Tells whether the architecture leaves open what happens, and the interpreter has another answer than QEMU: both
 /// registers of a pair are loaded and are the same, or bits that should be 1 are not.
 fn is_unpredictable(word: u32, instruction: &Instruction) -> bool {
-    let is_pair = instruction.elements == 2 && matches!(instruction.registers, Registers::General { .. } | Registers::Scalar);
+    let is_pair = instruction.elements == 2
+        && matches!(instruction.registers, Registers::General { .. } | Registers::Scalar);
     let is_loaded = matches!(instruction.kind, Kind::Load | Kind::LoadExclusive);
     let should_be_ones = if word & 0x3fa0_0000 == 0x0880_0000 {
         0x001f_7c00
@@ -169,13 +189,21 @@ fn is_unpredictable(word: u32, instruction: &Instruction) -> bool {
     is_pair && is_loaded && instruction.first == instruction.second || word & should_be_ones != should_be_ones
 }
 
+/// Tells whether QEMU makes one access of what are several by the architecture: a device may tell.
+fn is_merged(instruction: &Instruction, big_endian: bool) -> bool {
+    let is_pair = matches!(instruction.kind, Kind::Load | Kind::Store)
+        && matches!(instruction.registers, Registers::General { .. } if instruction.elements == 2);
+    is_pair && instruction.log2 == 2
+        || matches!(instruction.registers, Registers::Structure { count: 1, .. } if !big_endian || instruction.log2 == 0)
+}
+
 /// Tells whether QEMU's most capable CPU has an instruction that no VM is shown, or that is not interpreted: memory tags,
 /// 64-byte accesses, memory copy and set.
 fn is_hidden(word: u32) -> bool {
     let tags = word & 0xff20_0000 == 0xd920_0000 || word & 0xfe40_0000 == 0x6800_0000;
     let copies = word & 0x3b20_0c00 == 0x1900_0400;
-    let of_64_bytes = word & 0xff20_fc00 & !0x00e0_0000 == 0xf820_9000 & !0x00e0_0000
-        || word & 0xff20_8c00 == 0xf820_8000;
+    let of_64_bytes =
+        word & 0xff20_fc00 & !0x00e0_0000 == 0xf820_9000 & !0x00e0_0000 || word & 0xff20_8c00 == 0xf820_8000;
     tags || copies || of_64_bytes
 }
 

@@ -7,10 +7,10 @@ use trapeze::interpreter::device::Width;
 use trapeze::interpreter::inject::{DataFault, Exception};
 use trapeze::interpreter::load_store::decode::decode;
 use trapeze::interpreter::load_store::execute::{Cpu, Exclusive, Vectors, execute};
-use trapeze::interpreter::load_store::translation::{Mapping, Place};
+use trapeze::interpreter::load_store::translation::Place;
 use trapeze::vcpu::Frame;
 
-use super::case::{CODE, Case, RESULT_DOUBLES, WINDOW, WINDOW_DOUBLES, ending};
+use super::case::{CODE, Case, RAM_DOUBLES, RAM_WINDOW, RESULT_DOUBLES, ending};
 
 const NOP: u32 = 0xd503_201f;
 /// ESR_EL1 of UNDEFINED, of SVC at EL0, and of a synchronous external abort at EL0.
@@ -31,8 +31,8 @@ pub struct Model {
 impl Model {
     /// Executes a case and returns what it leaves, in the order of [`RESULT_DOUBLES`].
     pub fn run(case: &Case) -> Vec<u64> {
-        let (mut memory, mut registers, mut vectors) = ([0; WINDOW_DOUBLES], [0; 32], [0; 64]);
-        case.fill(&mut memory, &mut registers, &mut vectors);
+        let (mut memory, mut registers, mut vectors) = ([0; RAM_DOUBLES], [0; 32], [0; 64]);
+        case.fill(u64::MAX, &mut memory, &mut registers, &mut vectors);
         let mut frame = Frame::at_start(CODE, 0);
         frame.pstate = 0;
         frame.x.copy_from_slice(&registers[..31]);
@@ -64,7 +64,7 @@ impl Model {
         };
         // The address that authenticates is the one that it would be without a code: no key is in use.
         let far = match instruction.base {
-            trapeze::interpreter::load_store::decode::Base::Authenticated(_) => WINDOW + 0x200,
+            trapeze::interpreter::load_store::decode::Base::Authenticated(_) => RAM_WINDOW + 0x200,
             _ => 0,
         };
         match execute(&instruction, far, self) {
@@ -129,16 +129,16 @@ impl Cpu for Model {
         64
     }
 
-    fn translate(&mut self, address: u64, _: bool, _: bool) -> Result<Mapping, DataFault> {
+    fn translate(&mut self, address: u64, _: bool, _: bool) -> Result<Place, DataFault> {
         // The top byte is a tag.
-        let page = Pa::new(address & 0x00ff_ffff_ffff_f000);
-        Ok(Mapping { page: Place::Ram(page), is_device: false })
+        Ok(Place::Ram(Pa::new(address & 0x00ff_ffff_ffff_f000)))
     }
 
     fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64> {
         let Place::Ram(at) = at else { return None };
         assert!(at.is_aligned(width.bytes()), "{at} for {width:?}");
-        let start = usize::try_from(at.get().checked_sub(WINDOW).unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+        let start =
+            usize::try_from(at.get().checked_sub(RAM_WINDOW).unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         let size = usize::try_from(width.bytes()).unwrap();
         let bytes = self.memory.get_mut(start..start.checked_add(size)?)?;
         if let Some(value) = write {

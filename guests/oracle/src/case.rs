@@ -1,21 +1,53 @@
 //! What the guest and the host have to agree on: where everything is, what a case starts from, and what is said of it.
 //!
-//! Not here: anything of one side only. `tests/oracle` includes this file.
+//! `tests/oracle` includes this file.
+#![allow(dead_code, reason = "some of it is for the host alone, some for the guest")]
 
-/// Where the host puts the number of cases, how to report, and the cases: double words.
-pub const CASES: u64 = 0x5000_0000;
+/// Bytes from the start of the image to what the host appends: a [`Header`], then the cases.
+pub const CASES_OFFSET: u64 = 1 << 20;
 /// Where each case's instructions lie, for EL0 to execute.
 pub const CODE: u64 = 0x8000_1000;
-/// The memory that the instructions work on: in two pages, and with a whole block of DC ZVA on each side.
-pub const WINDOW: u64 = 0x8000_2e00;
-/// Double words of that memory.
-pub const WINDOW_DOUBLES: usize = 128;
+/// The memory that the instructions work on: in two pages.
+pub const RAM_WINDOW: u64 = 0x8000_2e00;
+/// The priorities of 256 SPIs, for EL0 as Device memory: registers of the distributor that keep what is written.
+pub const DEVICE_WINDOW: u64 = 0xc800_0420;
+/// The same as Normal memory, uncached.
+pub const NORMAL_WINDOW: u64 = 0x1_0800_0420;
+/// The same where EL1 finds them.
+pub const PRIORITIES: u64 = 0x0800_0420;
+/// Bits of a priority that every distributor keeps, in each byte.
+pub const PRIORITY_BITS: u64 = 0xf8f8_f8f8_f8f8_f8f8;
+/// Double words of memory that the instructions work on, in RAM.
+pub const RAM_DOUBLES: usize = 128;
+/// The same, of the distributor.
+pub const DEVICE_DOUBLES: usize = 32;
 /// Double words of a [`Case`].
 pub const CASE_DOUBLES: usize = 5;
 /// Double words of what a case leaves: X0 to X30, SP, how it ended, V0 to V31, memory.
-pub const RESULT_DOUBLES: usize = 31 + 1 + 1 + 64 + WINDOW_DOUBLES;
-/// Report all that a case leaves, instead of a digest of 32 bits.
-pub const REPORT_ALL: u64 = 1;
+pub const RESULT_DOUBLES: usize = 31 + 1 + 1 + 64 + RAM_DOUBLES;
+
+/// What comes before the cases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// How many cases there are.
+    pub count: u64,
+    /// Everything that a case leaves is reported, instead of a digest of 32 bits.
+    pub is_verbose: bool,
+    /// The instructions work on a device, instead of RAM.
+    pub is_device: bool,
+}
+
+impl Header {
+    /// Returns the header as double words.
+    pub fn encode(&self) -> [u64; 2] {
+        [self.count, u64::from(self.is_verbose) | u64::from(self.is_device) << 1]
+    }
+
+    /// Reads what [`Header::encode`] made.
+    pub fn decode([count, flags]: [u64; 2]) -> Self {
+        Self { count, is_verbose: flags & 1 != 0, is_device: flags & 2 != 0 }
+    }
+}
 
 /// One or two instructions, and the state to execute them in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +72,6 @@ pub struct Case {
 
 impl Case {
     /// Returns the case as double words.
-    #[allow(dead_code, reason = "the guest only reads cases")]
     pub fn encode(&self) -> [u64; CASE_DOUBLES] {
         let [first, second] = self.words;
         let flags = u64::from(self.base_register)
@@ -51,7 +82,6 @@ impl Case {
     }
 
     /// Reads what [`Case::encode`] made.
-    #[allow(dead_code, reason = "the host only writes cases")]
     pub fn decode([words, seed, base, index, flags]: [u64; CASE_DOUBLES]) -> Self {
         let [w0, w1, w2, w3, w4, w5, w6, w7] = words.to_le_bytes();
         let [base_register, index_register, rest, ..] = flags.to_le_bytes();
@@ -67,13 +97,13 @@ impl Case {
         }
     }
 
-    /// Fills in what memory holds, X0 to X30 and SP, V0 to V31: in this order.
-    pub fn fill(&self, memory: &mut [u64], registers: &mut [u64; 32], vectors: &mut [u64; 64]) {
+    /// Fills in what memory holds, X0 to X30 and SP, V0 to V31: in this order, with none but the bits of `mask`.
+    pub fn fill(&self, mask: u64, memory: &mut [u64], registers: &mut [u64; 32], vectors: &mut [u64; 64]) {
         let mut random = Random(self.seed);
         let slots = memory.iter_mut().chain(registers.iter_mut()).chain(vectors.iter_mut());
         for slot in slots {
             let number = random.next();
-            *slot = if self.sparse { 0_u64.wrapping_sub(number & 1) } else { number };
+            *slot = mask & if self.sparse { 0_u64.wrapping_sub(number & 1) } else { number };
         }
         if self.index_register < 31 {
             set(registers, self.index_register, self.index);
@@ -110,8 +140,8 @@ impl Random {
 
 /// Returns 32 bits that say whether two results are the same.
 pub fn digest<'a>(result: impl Iterator<Item = &'a u64>) -> u32 {
-    let mixed = result
-        .fold(0_u64, |sum, number| (sum.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mixed =
+        result.fold(0_u64, |sum, number| (sum.rotate_left(5) ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let [.., a, b, c, d] = mixed.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }

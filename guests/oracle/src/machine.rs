@@ -16,14 +16,16 @@ const SCTLR: u64 = 0x30d0_0800 | 1 << 26 | 1 << 14 | 1 << 12 | 1 << 2 | 1;
 const SCTLR_E0E: u64 = 1 << 24;
 /// TCR_EL1: 39 bits of address with tags, write-back tables, TTBR0 only, 40 bits of output.
 const TCR: u64 = 25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32 | 1 << 37;
-/// MAIR_EL1: 0 normal write-back, 1 Device-nGnRE.
-const MAIR: u64 = 0x04ff;
+/// MAIR_EL1: 0 normal write-back, 1 Device-nGnRE, 2 normal non-cacheable.
+const MAIR: u64 = 0x44_04ff;
 
-/// Blocks of 1 GiB: devices, memory of EL1, memory of EL0.
-const BLOCKS: [u64; 3] = [
+/// Blocks of 1 GiB: devices and RAM of EL1, where they are; of EL0 RAM, devices, and devices as if they were RAM.
+const BLOCKS: [u64; 5] = [
     1 | 1 << 2 | 1 << 10 | 1 << 53 | 1 << 54,
     0x4000_0000 | 1 | 3 << 8 | 1 << 10 | 1 << 54,
-    0x8000_0000 | 1 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53,
+    0x4000_0000 | 1 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53,
+    1 | 1 << 2 | 1 << 6 | 1 << 10 | 1 << 53 | 1 << 54,
+    1 | 2 << 2 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53 | 1 << 54,
 ];
 
 /// A translation table of level 1.
@@ -79,10 +81,24 @@ pub fn read(at: u64) -> u64 {
     value
 }
 
-/// Writes a double word of such memory.
-pub fn write(at: u64, value: u64) {
-    // SAFETY: as for `read`.
-    unsafe { asm!("str {}, [{}]", in(reg) value, in(reg) at, options(nostack)) };
+/// Reads a double word of such memory, or of a device, in two halves.
+pub fn read_halves(at: u64) -> u64 {
+    let (low, high): (u64, u64);
+    // SAFETY: as for `read`; the callers name no device whose reads do anything.
+    unsafe {
+        asm!("ldr {low:w}, [{at}]", "ldr {high:w}, [{at}, #4]", low = out(reg) low, high = out(reg) high, at = in(reg) at,
+             options(nostack));
+    }
+    low | high << 32
+}
+
+/// Writes a double word of such memory, or of a device, in two halves.
+pub fn write_halves(at: u64, value: u64) {
+    // SAFETY: as for `read_halves`.
+    unsafe {
+        asm!("str {low:w}, [{at}]", "str {high:w}, [{at}, #4]", low = in(reg) value, high = in(reg) value >> 32, at = in(reg) at,
+             options(nostack));
+    }
 }
 
 /// Writes instructions where EL0 executes them.

@@ -1,7 +1,8 @@
-//! A guest that executes loads and stores on RAM, natively, and tells what became of registers and memory.
+//! A guest that executes loads and stores, and tells what became of registers and memory.
 //!
 //! It judges nothing: the host gave it the cases and compares (`tests/oracle`). Each runs at EL0 with its MMU on and ends
-//! in an exception. What is said is binary: of each case a digest, or everything.
+//! in an exception. What is said is binary: of each case a digest, or everything. The memory is RAM, or priorities of the
+//! interrupt controller: a device that keeps what is written, bare or under Trapeze.
 //!
 //! Follows Arm ARM DDI 0487K.a and the arm64 Linux boot protocol.
 #![no_std]
@@ -10,24 +11,27 @@
 mod case;
 mod machine;
 
-use case::{CASE_DOUBLES, CASES, CODE, Case, REPORT_ALL, RESULT_DOUBLES, WINDOW, WINDOW_DOUBLES};
+use case::{
+    CASE_DOUBLES, CASES_OFFSET, CODE, Case, DEVICE_DOUBLES, Header, PRIORITIES, PRIORITY_BITS, RAM_DOUBLES,
+    RAM_WINDOW, RESULT_DOUBLES,
+};
 use machine::Frame;
 
 const SVC: u32 = 0xd400_0001;
 
 /// Runs after reset.
 #[unsafe(no_mangle)]
-extern "C" fn primary() -> ! {
+extern "C" fn primary(image: u64) -> ! {
     machine::enable_mmu();
-    let (mut at, count, report) = (CASES + 16, machine::read(CASES), machine::read(CASES + 8));
-    for _ in 0..count {
+    let at = image + CASES_OFFSET;
+    let header = Header::decode([machine::read(at), machine::read(at + 8)]);
+    for number in 0..header.count {
         let mut doubles = [0; CASE_DOUBLES];
-        for double in &mut doubles {
-            *double = machine::read(at);
-            at += 8;
+        for (double, slot) in doubles.iter_mut().zip(0..) {
+            *double = machine::read(at + 16 + number * 40 + slot * 8);
         }
-        let result = run(&Case::decode(doubles));
-        if report == REPORT_ALL {
+        let result = run(&Case::decode(doubles), header.is_device);
+        if header.is_verbose {
             result.iter().flat_map(|double| double.to_le_bytes()).for_each(machine::put);
         } else {
             case::digest(result.iter()).to_le_bytes().into_iter().for_each(machine::put);
@@ -37,12 +41,17 @@ extern "C" fn primary() -> ! {
 }
 
 /// Executes a case and returns what it leaves.
-fn run(case: &Case) -> [u64; RESULT_DOUBLES] {
+fn run(case: &Case, is_device: bool) -> [u64; RESULT_DOUBLES] {
+    let (window, doubles, mask) = if is_device {
+        (PRIORITIES, DEVICE_DOUBLES, PRIORITY_BITS)
+    } else {
+        (RAM_WINDOW, RAM_DOUBLES, u64::MAX)
+    };
     let mut frame = Frame::new();
-    let mut memory = [0; WINDOW_DOUBLES];
-    case.fill(&mut memory, &mut frame.registers, &mut frame.vectors);
-    for (double, at) in memory.iter().zip((WINDOW..).step_by(8)) {
-        machine::write(at, *double);
+    let mut memory = [0; RAM_DOUBLES];
+    case.fill(mask, &mut memory, &mut frame.registers, &mut frame.vectors);
+    for (double, at) in memory.iter().take(doubles).zip((window..).step_by(8)) {
+        machine::write_halves(at, *double);
     }
     let [first, second] = case.words;
     machine::write_code(CODE, [first, second, SVC]);
@@ -50,8 +59,8 @@ fn run(case: &Case) -> [u64; RESULT_DOUBLES] {
 
     let mut result = [0; RESULT_DOUBLES];
     let ending = [case::ending(frame.elr_el1.wrapping_sub(CODE) / 4, frame.esr_el1)];
-    for (double, at) in memory.iter_mut().zip((WINDOW..).step_by(8)) {
-        *double = machine::read(at);
+    for (double, at) in memory.iter_mut().take(doubles).zip((window..).step_by(8)) {
+        *double = machine::read_halves(at) & mask;
     }
     let left = frame.registers.iter().chain(&ending).chain(&frame.vectors).chain(&memory).copied();
     result.iter_mut().zip(left).for_each(|(slot, double)| *slot = double);

@@ -35,6 +35,7 @@ reset:                              // x0 = device tree, not used
     isb
     mov     x29, #0
     mov     x30, #0
+    adrp    x0, _start
     b       primary
 
 .section .text.vectors, "ax"

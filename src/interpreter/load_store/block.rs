@@ -3,9 +3,9 @@
 //! Not here: which bytes, and when.
 //! Follows Arm ARM DDI 0487K.a, B2.2 (each element is an access), B2.7 (alignment) and B2.9 (endianness).
 
-use super::decode::{Extended, Instruction, Registers};
+use super::decode::{Extended, Instruction, Kind, Registers};
 use super::execute::{Cpu, Vectors, sign_extended};
-use super::translation::Mapping;
+use super::translation::Place;
 use crate::addr::{GuestVa, PAGE_BYTES};
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
@@ -21,58 +21,44 @@ pub(super) struct Block {
     pub bytes: u8,
     /// Bytes of an element.
     pub element: u8,
+    /// Bytes that are accessed as one: an element, or all of them if the instruction is atomic.
+    piece: u8,
     unprivileged: bool,
     pub memory: [u8; MOST_BYTES],
 }
 
 /// The one or two pages that a block lies in.
-#[derive(Clone, Copy)]
-pub(super) struct Pages {
-    pub first: Mapping,
-    second: Mapping,
-}
-
-impl Pages {
-    /// Puts a fault and its address together.
-    pub(super) const fn fault(fault: DataFault, address: u64, write: bool) -> Exception {
-        let far = Some(GuestVa::new(address));
-        Exception::DataAbort { fault, write, cache_maintenance: false, far }
-    }
-}
+pub(super) type Pages = [Place; 2];
 
 impl Block {
     pub(super) const fn new(instruction: &Instruction, address: u64) -> Self {
+        let (bytes, element) = (instruction.elements << instruction.log2, 1 << instruction.log2);
+        let piece = if matches!(instruction.kind, Kind::Load | Kind::Store) { element } else { bytes };
         Self {
             address,
-            bytes: instruction.elements << instruction.log2,
-            element: 1 << instruction.log2,
+            bytes,
+            element,
+            piece,
             unprivileged: instruction.unprivileged,
             memory: [0; MOST_BYTES],
         }
     }
 
-    /// Four zeroes, as many as the smallest block of DC ZVA has: to memory each byte is a store.
+    /// A byte of zeroes.
     pub(super) const fn zeroes(address: u64) -> Self {
-        Self { address, bytes: 4, element: 1, unprivileged: false, memory: [0; MOST_BYTES] }
+        Self { address, bytes: 1, element: 1, piece: 1, unprivileged: false, memory: [0; MOST_BYTES] }
     }
 
     /// Finds the pages, all of them before anything is accessed.
     pub(super) fn map(&self, write: bool, cpu: &mut impl Cpu) -> Result<Pages, Exception> {
         let last = self.address.wrapping_add(u64::from(self.bytes) - 1) & !PAGE_OFFSET;
-        let first = self.map_page(self.address, write, cpu)?;
-        let is_one = last == self.address & !PAGE_OFFSET;
-        let second = if is_one { first } else { self.map_page(last, write, cpu)? };
-        Ok(Pages { first, second })
+        let first = self.find(self.address, write, cpu)?;
+        let is_one = last <= self.address; // or the address space ends between them, and nobody knows what is next
+        Ok([first, if is_one { first } else { self.find(last, write, cpu)? }])
     }
 
-    fn map_page(&self, address: u64, write: bool, cpu: &mut impl Cpu) -> Result<Mapping, Exception> {
-        let is_aligned = self.address & (u64::from(self.element) - 1) == 0;
-        match cpu.translate(address, write, self.unprivileged) {
-            Ok(Mapping { is_device: true, .. }) if !is_aligned => {
-                Err(Pages::fault(DataFault::Alignment, address, write))
-            }
-            mapping => mapping.map_err(|fault| Pages::fault(fault, address, write)),
-        }
+    fn find(&self, address: u64, write: bool, cpu: &mut impl Cpu) -> Result<Place, Exception> {
+        cpu.translate(address, write, self.unprivileged).map_err(|fault| abort(fault, address, write))
     }
 
     pub(super) fn read(&mut self, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
@@ -93,12 +79,12 @@ impl Block {
         }
     }
 
-    /// Accesses each element as a whole if it is aligned, otherwise in the largest pieces that are.
+    /// Accesses each piece as a whole if it is aligned and no more than 8 bytes, otherwise in the largest parts that are.
     fn access(&mut self, write: bool, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
         let mut done = 0;
         while done < self.bytes {
             let address = self.address.wrapping_add(u64::from(done));
-            let left = self.element - done % self.element;
+            let left = self.piece - done % self.piece;
             let (width, bytes) = match (address | u64::from(left | 8)).trailing_zeros() {
                 0 => (Width::Byte, 1),
                 1 => (Width::Half, 2),
@@ -106,10 +92,11 @@ impl Block {
                 _ => (Width::Double, 8),
             };
             let is_first = (address ^ self.address) & !PAGE_OFFSET == 0;
-            let page = if is_first { pages.first.page } else { pages.second.page };
+            let [first, second] = pages;
+            let page = if is_first { first } else { second };
             let value = write.then(|| number(&self.memory, done, bytes));
             let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), width, value) else {
-                return Err(Pages::fault(DataFault::External, address, write));
+                return Err(abort(DataFault::External, address, write));
             };
             if !write {
                 set_number(&mut self.memory, done, bytes, answer);
@@ -132,7 +119,8 @@ impl Block {
     /// Takes the elements from the registers.
     pub(super) fn take(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
         if let Registers::General { .. } = instruction.registers {
-            for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second]) {
+            for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second])
+            {
                 self.put(element, cpu.frame().get(register));
             }
             return;
@@ -184,6 +172,11 @@ impl Block {
         let at = element * self.element;
         self.memory.iter_mut().skip(usize::from(at)).take(usize::from(self.element))
     }
+}
+
+/// Puts a fault and its address together.
+fn abort(fault: DataFault, address: u64, write: bool) -> Exception {
+    Exception::DataAbort { fault, write, cache_maintenance: false, far: Some(GuestVa::new(address)) }
 }
 
 /// Returns the SIMD&FP register of an element, and which of its lanes.

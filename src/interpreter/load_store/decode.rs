@@ -263,7 +263,8 @@ fn exclusive(word: u32) -> Option<Instruction> {
         (false, true) => {
             let is_allocated = plain.second == Gpr::XZR && !bit(word, 16) && !bit(word, 0);
             let second = Gpr::new(plain.first.number() | 1);
-            let pair = Instruction { kind: Kind::CompareAndSwap, log2: 2 + size, elements: 2, second, ..plain };
+            let pair =
+                Instruction { kind: Kind::CompareAndSwap, log2: 2 + size, elements: 2, second, ..plain };
             is_allocated.then_some(pair)
         }
         (true, false) => Some(Instruction { kind: load_if(load), ..plain }),
@@ -326,7 +327,8 @@ fn post_indexed(word: u32, instruction: Instruction) -> Option<Instruction> {
 /// LDR, LDRSW and PRFM of what is near the instruction.
 fn literal(word: u32) -> Option<Instruction> {
     let opc = field(word, 30, 2);
-    let plain = Instruction { base: Base::Pc, offset: Offset::Immediate(signed(word, 5, 19) * 4), ..plain(word) };
+    let plain =
+        Instruction { base: Base::Pc, offset: Offset::Immediate(signed(word, 5, 19) * 4), ..plain(word) };
     match (bit(word, 26), opc) {
         (true, 3) => None,
         (true, _) => Some(Instruction { log2: 2 + opc, registers: Registers::Scalar, ..plain }),

@@ -1,14 +1,15 @@
 //! Does a load or store: addresses from registers, and what becomes of registers and memory.
 //!
-//! Not here: what the CPU checked before it came to translate the address, and so before the trap: the alignment of SP,
-//! of exclusives, atomics and ordered accesses, SCTLR_EL1.A, and traps of SIMD&FP.
+//! Not here: what the CPU checked before stage 2, and so before the trap: the alignment of SP, of exclusives, atomics and
+//! ordered accesses, of all accesses by SCTLR_EL1.A and to Device memory, DC ZVA of Device memory, and traps of SIMD&FP
+//! (R_XCHFJ says in which order).
 //! Follows Arm ARM DDI 0487K.a, B2.12 (exclusives), C6.2 and C7.2.
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::block::{Block, MOST_BYTES, Pages};
+use super::block::{Block, MOST_BYTES};
 use super::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
-use super::translation::{Mapping, Place};
+use super::translation::Place;
 use crate::addr::PAGE_BYTES;
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;
@@ -58,7 +59,7 @@ pub trait Cpu {
     ///
     /// # Errors
     /// What the access faults with.
-    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Mapping, DataFault>;
+    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, DataFault>;
 
     /// Reads or writes as many bytes as `width` says at an aligned place; `None` if nothing is there. The value means
     /// nothing for a write.
@@ -152,7 +153,11 @@ const fn exclusive(block: &Block) -> Exclusive {
 }
 
 /// Stores if the monitor is open for these bytes and they are what they were: the status is 0 then.
-fn store_exclusive(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
+fn store_exclusive(
+    instruction: &Instruction,
+    block: &mut Block,
+    cpu: &mut impl Cpu,
+) -> Result<(), Exception> {
     let monitor = cpu.monitor().take();
     let mut status = 1;
     if monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
@@ -213,19 +218,16 @@ fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
     if take_operand { operand } else { old }
 }
 
-/// DC ZVA: zeroes, which Device memory does not take (Arm ARM DDI 0487K.a, C5.3.30).
+/// DC ZVA: zeroes, each byte a store (Arm ARM DDI 0487K.a, C5.3.30).
 fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Exception> {
     let mut block = Block::zeroes(address);
     let pages = block.map(true, cpu)?;
-    if pages.first.is_device {
-        return Err(Pages::fault(DataFault::Alignment, address, true));
-    }
     let size_bytes = cpu.zero_block_bytes();
     let mut done = 0;
     while done < size_bytes {
         block.address = (address & !(size_bytes - 1)) + done;
         block.write(pages, cpu)?;
-        done += u64::from(block.bytes);
+        done += 1;
     }
     Ok(())
 }

@@ -64,33 +64,21 @@ impl Place {
     }
 }
 
-/// A page as an access finds it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapping {
-    /// Its first byte.
-    pub page: Place,
-    /// Stage 1 says Device memory, where an access that is not aligned faults.
-    pub is_device: bool,
-}
-
-impl Mapping {
-    /// Reads what AT left in PAR_EL1: of stage 1 alone, and of both.
-    ///
-    /// # Errors
-    /// What the guest's own translation faults with.
-    pub fn decode(first: u64, both: u64) -> Result<Self, DataFault> {
-        if PAR::F.is_set(first) {
-            let [status, ..] = PAR::FST.read(first).to_le_bytes();
-            // A table where stage 2 has nothing: no memory answers the walk.
-            return Err(if PAR::S.is_set(first) { DataFault::External } else { DataFault::Stage1(status) });
-        }
-        let page = if PAR::F.is_set(both) {
-            Place::Elsewhere(Ipa::new(PAR::PA.read(first) * PAGE_BYTES))
-        } else {
-            Place::Ram(Pa::new(PAR::PA.read(both) * PAGE_BYTES))
-        };
-        Ok(Self { page, is_device: is_device(first) })
+/// Reads what AT left in PAR_EL1, of stage 1 alone and of both, as the page that an access finds.
+///
+/// # Errors
+/// What the guest's own translation faults with.
+pub fn page(first: u64, both: u64) -> Result<Place, DataFault> {
+    if PAR::F.is_set(first) {
+        let [status, ..] = PAR::FST.read(first).to_le_bytes();
+        // A table where stage 2 has nothing: no memory answers the walk.
+        return Err(if PAR::S.is_set(first) { DataFault::External } else { DataFault::Stage1(status) });
     }
+    Ok(if PAR::F.is_set(both) {
+        Place::Elsewhere(Ipa::new(PAR::PA.read(first) * PAGE_BYTES))
+    } else {
+        Place::Ram(Pa::new(PAR::PA.read(both) * PAGE_BYTES))
+    })
 }
 
 /// Tells whether a PAR_EL1 of stage 1 names Device memory.
@@ -105,27 +93,27 @@ mod tests {
 
     #[test]
     fn a_page_is_ram_if_both_stages_have_it() {
-        let mapping = Mapping::decode(0xff00_0000_4000_0b80, 0xff00_0000_9000_0b80);
-        let page = Place::Ram(Pa::new(0x9000_0000));
-        assert_eq!(mapping, Ok(Mapping { page, is_device: false }));
+        let found = page(0xff00_0000_4000_0b80, 0xff00_0000_9000_0b80);
+        assert_eq!(found, Ok(Place::Ram(Pa::new(0x9000_0000))));
     }
 
     #[test]
     fn a_page_that_stage_2_refuses_is_known_by_its_ipa() {
-        let mapping = Mapping::decode(0x0400_0000_0900_0b80, 0x0000_0000_0000_0a0f);
-        let page = Place::Elsewhere(Ipa::new(0x0900_0000));
-        assert_eq!(mapping, Ok(Mapping { page, is_device: true }));
+        let found = page(0x0400_0000_0900_0b80, 0x0000_0000_0000_0a0f);
+        assert_eq!(found, Ok(Place::Elsewhere(Ipa::new(0x0900_0000))));
     }
 
     #[test]
     fn a_fault_of_the_guests_tables_is_the_guests() {
-        assert_eq!(Mapping::decode(0x0800 | 0x0f << 1 | 1, 0x801), Err(DataFault::Stage1(0x0f)));
-        assert_eq!(Mapping::decode(0x0800 | 0x07 << 1 | 0x301, 0x801), Err(DataFault::External));
+        assert_eq!(page(0x0800 | 0x0f << 1 | 1, 0x801), Err(DataFault::Stage1(0x0f)));
+        assert_eq!(page(0x0800 | 0x07 << 1 | 0x301, 0x801), Err(DataFault::External));
     }
 
     #[test]
     fn only_the_top_nibble_of_the_attributes_tells_device_memory() {
-        for (attributes, expected) in [(0x00, true), (0x0c, true), (0x44, false), (0xff, false), (0xf0, false)] {
+        for (attributes, expected) in
+            [(0x00, true), (0x0c, true), (0x44, false), (0xff, false), (0xf0, false)]
+        {
             assert_eq!(is_device(attributes << 56), expected, "{attributes:#x}");
         }
         assert!(!is_device(1));
