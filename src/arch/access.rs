@@ -90,7 +90,7 @@ pub fn ram(frames: &Mutex<Frames>, owner: VmId, at: Pa, width: Width, write: Opt
 
 /// Reads the guest's SIMD&FP registers.
 pub fn vectors() -> Vectors {
-    let mut vectors = Vectors([[0; 16]; 32]);
+    let mut vectors = Vectors([0; 512]);
     // SAFETY: stores 512 bytes, the size of `Vectors`, into it. Its registers are the guest's, and CPTR_EL2 does not
     // trap them: the guest has just used one.
     unsafe {

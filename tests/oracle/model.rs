@@ -39,13 +39,12 @@ impl Model {
         let mut model = Self {
             frame,
             stack_pointer: registers[31],
-            vectors: Vectors([[0; 16]; 32]),
+            vectors: Vectors([0; 512]),
             monitor: None,
             memory: memory.iter().flat_map(|double| double.to_le_bytes()).collect(),
             big_endian: case.big_endian,
         };
-        for (slot, byte) in
-            model.vectors.0.iter_mut().flatten().zip(vectors.iter().flat_map(|half| half.to_le_bytes()))
+        for (slot, byte) in model.vectors.0.iter_mut().zip(vectors.iter().flat_map(|half| half.to_le_bytes()))
         {
             *slot = byte;
         }
@@ -89,7 +88,7 @@ impl Model {
         let mut result = self.frame.x.to_vec();
         result.push(self.stack_pointer);
         result.push(ending(count, esr_el1));
-        result.extend(self.vectors.0.iter().flat_map(|register| doubles(register)));
+        result.extend(doubles(&self.vectors.0));
         result.extend(doubles(&self.memory));
         assert_eq!(result.len(), RESULT_DOUBLES);
         result

@@ -101,7 +101,7 @@ impl Scripted {
             ram: BTreeMap::new(),
             pages: BTreeMap::new(),
             stack_pointers: [0; 2],
-            vectors: Vectors([[0; 16]; 32]),
+            vectors: Vectors([0; 512]),
             attempts: vec![],
             features: Features::default(),
             version,

@@ -75,7 +75,10 @@ impl Block {
     /// Turns the bytes of each element round if accesses are big-endian.
     fn turn(&mut self, cpu: &impl Cpu) {
         if cpu.is_big_endian() {
-            self.memory.chunks_exact_mut(usize::from(self.element)).for_each(<[u8]>::reverse);
+            let memory = self.memory;
+            for (at, slot) in self.memory.iter_mut().enumerate() {
+                *slot = memory.get(at ^ usize::from(self.element - 1)).copied().unwrap_or(0);
+            }
         }
     }
 
@@ -94,12 +97,12 @@ impl Block {
             let is_first = (address ^ self.address) & !PAGE_OFFSET == 0;
             let [first, second] = pages;
             let page = if is_first { first } else { second };
-            let value = write.then(|| number(&self.memory, done, bytes));
+            let value = write.then(|| number(&self.memory, usize::from(done), bytes));
             let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), width, value) else {
                 return Err(abort(DataFault::External, address, write));
             };
             if !write {
-                set_number(&mut self.memory, done, bytes, answer);
+                set_number(&mut self.memory, usize::from(done), bytes, answer);
             }
             done += bytes;
         }
@@ -108,69 +111,69 @@ impl Block {
 
     /// Returns an element of 8 bytes at most.
     pub(super) fn get(&self, element: u8) -> u64 {
-        number(&self.memory, element * self.element, self.element)
+        number(&self.memory, usize::from(element * self.element), self.element)
     }
 
     /// Sets an element of 8 bytes at most.
     pub(super) fn put(&mut self, element: u8, value: u64) {
-        set_number(&mut self.memory, element * self.element, self.element, value);
+        set_number(&mut self.memory, usize::from(element * self.element), self.element, value);
     }
 
     /// Takes the elements from the registers.
     pub(super) fn take(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
         if let Registers::General { .. } = instruction.registers {
-            for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second])
-            {
-                self.put(element, cpu.frame().get(register));
+            for element in 0..instruction.elements {
+                self.put(element, cpu.frame().get(instruction.register(element)));
             }
             return;
         }
-        let mut vectors = cpu.vectors();
-        for element in 0..instruction.elements {
-            let lane = lane(&mut vectors, instruction, element, 0);
-            lane.zip(self.of(element)).for_each(|(register, memory)| *memory = *register);
-        }
+        self.exchange(&mut cpu.vectors(), instruction, true);
     }
 
     /// Gives the elements to the registers.
     pub(super) fn give(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
-        let lanes = match instruction.registers {
-            Registers::General { signed } => return self.give_general(instruction, signed, cpu),
-            Registers::Replicate(bytes) => bytes / self.element,
-            _ => 1,
-        };
+        if let Registers::General { signed } = instruction.registers {
+            for element in 0..instruction.elements {
+                let value = self.get(element);
+                let value = match signed {
+                    None => value,
+                    Some(Extended::To32) => sign_extended(value, self.element) & 0xffff_ffff,
+                    Some(Extended::To64) => sign_extended(value, self.element),
+                };
+                cpu.frame().set(instruction.register(element), value);
+            }
+            return;
+        }
         let mut vectors = cpu.vectors();
         if !matches!(instruction.registers, Registers::Lane(_)) {
             for element in 0..instruction.elements {
                 let (register, _) = position(instruction, element);
-                vectors.0.iter_mut().skip(register).take(1).for_each(|register| *register = [0; 16]);
+                set_number(&mut vectors.0, register, 8, 0);
+                set_number(&mut vectors.0, register + 8, 8, 0);
             }
         }
-        for element in 0..instruction.elements {
-            for copy in 0..lanes {
-                let lane = lane(&mut vectors, instruction, element, copy);
-                lane.zip(self.of(element)).for_each(|(register, memory)| *register = *memory);
-            }
-        }
+        self.exchange(&mut vectors, instruction, false);
         cpu.set_vectors(&vectors);
     }
 
-    fn give_general(&self, instruction: &Instruction, signed: Option<Extended>, cpu: &mut impl Cpu) {
-        for (element, register) in (0..instruction.elements).zip([instruction.first, instruction.second]) {
-            let value = self.get(element);
-            let value = match signed {
-                None => value,
-                Some(Extended::To32) => sign_extended(value, self.element) & 0xffff_ffff,
-                Some(Extended::To64) => sign_extended(value, self.element),
-            };
-            cpu.frame().set(register, value);
+    /// Moves the elements from lanes of the SIMD&FP registers, or to them.
+    fn exchange(&mut self, vectors: &mut Vectors, instruction: &Instruction, take: bool) {
+        // Of 16 bytes there are two halves; of an element that is replicated, copies in every lane.
+        let part = self.element.min(8);
+        let lanes =
+            if let Registers::Replicate(bytes) = instruction.registers { bytes } else { self.element };
+        for element in 0..instruction.elements {
+            let (register, lane) = position(instruction, element);
+            for at in (0..lanes).step_by(usize::from(part)) {
+                let here = usize::from(element * self.element + at % self.element);
+                let there = register + usize::from(lane * self.element + at);
+                if take {
+                    set_number(&mut self.memory, here, part, number(&vectors.0, there, part));
+                } else {
+                    set_number(&mut vectors.0, there, part, number(&self.memory, here, part));
+                }
+            }
         }
-    }
-
-    /// Returns the bytes of an element.
-    fn of(&mut self, element: u8) -> impl Iterator<Item = &mut u8> {
-        let at = element * self.element;
-        self.memory.iter_mut().skip(usize::from(at)).take(usize::from(self.element))
     }
 }
 
@@ -179,13 +182,12 @@ fn abort(fault: DataFault, address: u64, write: bool) -> Exception {
     Exception::DataAbort { fault, write, cache_maintenance: false, far: Some(GuestVa::new(address)) }
 }
 
-/// Returns the SIMD&FP register of an element, and which of its lanes.
+/// Returns where in [`Vectors`] the SIMD&FP register of an element begins, and which of its lanes it has.
 fn position(instruction: &Instruction, element: u8) -> (usize, u8) {
     let (register, lane) = match instruction.registers {
-        Registers::Scalar | Registers::General { .. } if element != 0 => {
-            return (usize::from(instruction.second.number()), 0);
+        Registers::Scalar | Registers::General { .. } => {
+            return (usize::from(instruction.register(element).number()) * 16, 0);
         }
-        Registers::Scalar | Registers::General { .. } => (0, 0),
         Registers::Structure { count: 1, bytes } => {
             let lanes = bytes >> instruction.log2;
             (element / lanes, element % lanes)
@@ -194,28 +196,20 @@ fn position(instruction: &Instruction, element: u8) -> (usize, u8) {
         Registers::Lane(lane) => (element, lane),
         Registers::Replicate(_) => (element, 0),
     };
-    (usize::from((instruction.first.number() + register) % 32), lane)
-}
-
-/// Returns the bytes of the lane of an element, or of the `copy`-th lane after it.
-fn lane<'a>(
-    vectors: &'a mut Vectors,
-    instruction: &Instruction,
-    element: u8,
-    copy: u8,
-) -> impl Iterator<Item = &'a mut u8> {
-    let (register, lane) = position(instruction, element);
-    let at = usize::from(lane + copy) << instruction.log2;
-    vectors.0.iter_mut().skip(register).take(1).flatten().skip(at).take(1 << instruction.log2)
+    (usize::from((instruction.first.number() + register) % 32) * 16, lane)
 }
 
 /// Returns `bytes` bytes from `at` on as a little-endian number.
-fn number(memory: &[u8], at: u8, bytes: u8) -> u64 {
-    let bytes = memory.iter().skip(usize::from(at)).take(usize::from(bytes));
+#[inline(never)]
+fn number(memory: &[u8], at: usize, bytes: u8) -> u64 {
+    let bytes = memory.iter().skip(at).take(usize::from(bytes));
     bytes.rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn set_number(memory: &mut [u8], at: u8, bytes: u8, number: u64) {
-    let slots = memory.iter_mut().skip(usize::from(at)).take(usize::from(bytes));
-    slots.zip(number.to_le_bytes()).for_each(|(slot, byte)| *slot = byte);
+#[inline(never)]
+fn set_number(memory: &mut [u8], at: usize, bytes: u8, mut number: u64) {
+    for slot in memory.iter_mut().skip(at).take(usize::from(bytes)) {
+        [*slot, ..] = number.to_le_bytes();
+        number >>= 8;
+    }
 }

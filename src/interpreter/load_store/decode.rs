@@ -34,6 +34,14 @@ pub struct Instruction {
     pub unprivileged: bool,
 }
 
+impl Instruction {
+    /// Returns the register of an element, where each of at most two has its own.
+    #[must_use]
+    pub const fn register(&self, element: u8) -> Gpr {
+        if element == 0 { self.first } else { self.second }
+    }
+}
+
 /// What a load or store does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -76,19 +84,6 @@ pub enum Update {
     UnsignedMin,
     /// The operand.
     Swap,
-}
-
-impl Update {
-    const BY_OPC: [Self; 8] = [
-        Self::Add,
-        Self::Clear,
-        Self::Xor,
-        Self::Set,
-        Self::SignedMax,
-        Self::SignedMin,
-        Self::UnsignedMax,
-        Self::UnsignedMin,
-    ];
 }
 
 /// Which registers the elements go to or come from.
@@ -172,25 +167,38 @@ pub enum Index {
     Post,
 }
 
-const GENERAL: Registers = Registers::General { signed: None };
+const TO_64: Registers = Registers::General { signed: Some(Extended::To64) };
 
 /// Decodes an instruction word; `None` if it is no load or store.
 #[must_use]
+#[inline(never)]
 pub fn decode(word: u32) -> Option<Instruction> {
-    if word & 0xffff_ffe0 == 0xd50b_7420 {
-        return Some(Instruction { kind: Kind::Zero, ..plain(word) });
-    }
-    match field(word, 24, 6) {
-        0x08 => exclusive(word),
-        0x0c => structures(word),
-        0x0d => structure(word),
-        0x18 | 0x1c => literal(word),
-        0x19 => unscaled_ordered(word),
-        0x28 | 0x29 | 0x2c | 0x2d => pair(word),
-        0x38 | 0x3c => register(word),
-        0x39 | 0x3d => unsigned_offset(word),
-        _ => None,
-    }
+    let mut instruction = Instruction {
+        kind: if bit(word, 22) { Kind::Load } else { Kind::Store },
+        log2: field(word, 30, 2),
+        elements: 1,
+        registers: Registers::General { signed: None },
+        first: gpr(word, 0),
+        second: gpr(word, 10),
+        source: gpr(word, 16),
+        base: Base::Register(gpr(word, 5)),
+        offset: Offset::Immediate(0),
+        index: Index::Offset,
+        unprivileged: false,
+    };
+    let group = match field(word, 24, 6) {
+        0x08 => exclusive,
+        0x0c => structures,
+        0x0d => structure,
+        0x18 | 0x1c => literal,
+        0x19 => unscaled_ordered,
+        0x28 | 0x29 | 0x2c | 0x2d => pair,
+        0x38 | 0x3c => register,
+        0x39 | 0x3d => unsigned_offset,
+        _ if word & 0xffff_ffe0 == 0xd50b_7420 => zero,
+        _ => return None,
+    };
+    group(word, &mut instruction).then_some(instruction)
 }
 
 /// Returns `bits` bits of the word from bit `at` on.
@@ -212,70 +220,62 @@ const fn gpr(word: u32, at: u32) -> Gpr {
     Gpr::new(field(word, at, 5))
 }
 
-/// The fields that most words have, as a load of a byte from \[Rn].
-const fn plain(word: u32) -> Instruction {
-    Instruction {
-        kind: Kind::Load,
-        log2: 0,
-        elements: 1,
-        registers: GENERAL,
-        first: gpr(word, 0),
-        second: gpr(word, 10),
-        source: gpr(word, 16),
-        base: Base::Register(gpr(word, 5)),
-        offset: Offset::Immediate(0),
-        index: Index::Offset,
-        unprivileged: false,
-    }
+fn zero(_: u32, it: &mut Instruction) -> bool {
+    it.kind = Kind::Zero;
+    true
 }
 
-const fn load_if(load: bool) -> Kind {
-    if load { Kind::Load } else { Kind::Store }
-}
-
-/// Loads and stores of one register, by `size`, `V` and `opc` (C4.1.94.22 and others).
-fn single(word: u32) -> Option<Instruction> {
-    let (size, opc) = (field(word, 30, 2), field(word, 22, 2));
-    let plain = Instruction { log2: size, kind: load_if(opc & 1 != 0), ..plain(word) };
+/// Loads and stores of one register, by `size`, `V` and `opc`. `false` for what is not allocated.
+#[inline(never)]
+fn single(word: u32, it: &mut Instruction) -> bool {
+    let opc = field(word, 22, 2);
     if bit(word, 26) {
-        let quad = opc & 2 != 0;
-        let log2 = if quad { 4 } else { size };
-        return (!quad || size == 0).then_some(Instruction { log2, registers: Registers::Scalar, ..plain });
+        it.registers = Registers::Scalar;
+        if opc >= 2 {
+            let is_allocated = it.log2 == 0;
+            it.log2 = 4;
+            return is_allocated;
+        }
+        return true;
     }
-    let extended = |width| Registers::General { signed: Some(width) };
-    match (opc, size) {
-        (0 | 1, _) => Some(plain),
-        (2, 3) => Some(Instruction { kind: Kind::Hint, ..plain }),
-        (2, _) => Some(Instruction { kind: Kind::Load, registers: extended(Extended::To64), ..plain }),
-        (3, 0 | 1) => Some(Instruction { registers: extended(Extended::To32), ..plain }),
-        _ => None,
+    match (opc, it.log2) {
+        (2, 3) => it.kind = Kind::Hint,
+        (2, _) => {
+            it.kind = Kind::Load;
+            it.registers = TO_64;
+        }
+        (3, 0 | 1) => it.registers = Registers::General { signed: Some(Extended::To32) },
+        (3, _) => return false,
+        _ => {}
     }
+    true
 }
 
 /// Exclusives, ordered accesses, CAS and CASP.
-fn exclusive(word: u32) -> Option<Instruction> {
-    let (size, load) = (field(word, 30, 2), bit(word, 22));
-    let plain = Instruction { log2: size, ..plain(word) };
-    let kind = if load { Kind::LoadExclusive } else { Kind::StoreExclusive };
-    match (bit(word, 23), bit(word, 21)) {
-        (false, false) => Some(Instruction { kind, ..plain }),
-        (false, true) if size >= 2 => Some(Instruction { kind, elements: 2, ..plain }),
-        (false, true) => {
-            let is_allocated = plain.second == Gpr::XZR && !bit(word, 16) && !bit(word, 0);
-            let second = Gpr::new(plain.first.number() | 1);
-            let pair =
-                Instruction { kind: Kind::CompareAndSwap, log2: 2 + size, elements: 2, second, ..plain };
-            is_allocated.then_some(pair)
+fn exclusive(word: u32, it: &mut Instruction) -> bool {
+    let is_pair = bit(word, 21);
+    match (bit(word, 23), is_pair) {
+        (true, false) => return true,
+        (false, _) if !is_pair || it.log2 >= 2 => {
+            it.kind = if it.kind == Kind::Load { Kind::LoadExclusive } else { Kind::StoreExclusive };
+            it.elements = if is_pair { 2 } else { 1 };
+            return true;
         }
-        (true, false) => Some(Instruction { kind: load_if(load), ..plain }),
-        (true, true) => {
-            (plain.second == Gpr::XZR).then_some(Instruction { kind: Kind::CompareAndSwap, ..plain })
-        }
+        _ => {}
     }
+    let is_allocated = it.second == Gpr::XZR;
+    it.kind = Kind::CompareAndSwap;
+    if bit(word, 23) {
+        return is_allocated;
+    }
+    it.second = Gpr::new(it.first.number() | 1);
+    it.log2 += 2;
+    it.elements = 2;
+    is_allocated && word & 0x0001_0001 == 0
 }
 
 /// LD1 to LD4 and ST1 to ST4 of whole registers.
-fn structures(word: u32) -> Option<Instruction> {
+fn structures(word: u32, it: &mut Instruction) -> bool {
     let (repeat, count) = match field(word, 12, 4) {
         0b0000 => (1, 4),
         0b0010 => (4, 1),
@@ -284,152 +284,163 @@ fn structures(word: u32) -> Option<Instruction> {
         0b0111 => (1, 1),
         0b1000 => (1, 2),
         0b1010 => (2, 1),
-        _ => return None,
+        _ => return false,
     };
-    let (log2, bytes) = (field(word, 10, 2), 8 << field(word, 30, 1));
-    let is_allocated = !bit(word, 21) && (log2 < 3 || bytes == 16 || count == 1);
-    let elements = repeat * count * (bytes >> log2);
-    let registers = Registers::Structure { count, bytes };
-    post_indexed(word, Instruction { log2, elements, registers, ..plain(word) }).filter(|_| is_allocated)
+    let bytes = 8 << field(word, 30, 1);
+    it.log2 = field(word, 10, 2);
+    it.elements = repeat * count * (bytes >> it.log2);
+    it.registers = Registers::Structure { count, bytes };
+    !bit(word, 21) && (it.log2 < 3 || bytes == 16 || count == 1) && post_indexed(word, it)
 }
 
 /// LD1 to LD4 and ST1 to ST4 of one lane, and LD1R to LD4R.
-fn structure(word: u32) -> Option<Instruction> {
+fn structure(word: u32, it: &mut Instruction) -> bool {
     let (size, s, q) = (field(word, 10, 2), field(word, 12, 1), field(word, 30, 1));
-    let elements = field(word, 13, 1) << 1 | field(word, 21, 1);
-    let (log2, registers) = match field(word, 14, 2) {
-        0 => (0, Registers::Lane(q << 3 | s << 2 | size)),
-        1 if size & 1 == 0 => (1, Registers::Lane(q << 2 | s << 1 | size >> 1)),
-        2 if size == 0 => (2, Registers::Lane(q << 1 | s)),
-        2 if size == 1 && s == 0 => (3, Registers::Lane(q)),
-        3 if bit(word, 22) && s == 0 => (size, Registers::Replicate(8 << q)),
-        _ => return None,
+    // The number of the lane is in all of Q, S and size but for the bits that say how wide it is.
+    let lane = q << 3 | s << 2 | size;
+    let scale = field(word, 14, 2);
+    it.log2 = if scale == 2 { 2 + (size & 1) } else { scale };
+    it.registers = Registers::Lane(lane >> it.log2);
+    let is_allocated = match scale {
+        0 => true,
+        1 => size & 1 == 0,
+        2 => size == 0 || size == 1 && s == 0,
+        _ => {
+            it.log2 = size;
+            it.registers = Registers::Replicate(8 << q);
+            bit(word, 22) && s == 0
+        }
     };
-    post_indexed(word, Instruction { log2, elements: elements + 1, registers, ..plain(word) })
+    it.elements = 1 + (field(word, 13, 1) << 1 | field(word, 21, 1));
+    is_allocated && post_indexed(word, it)
 }
 
 /// Completes a load or store of structures: no offset, or after the access what was accessed, or a register.
-fn post_indexed(word: u32, instruction: Instruction) -> Option<Instruction> {
-    let instruction = Instruction { kind: load_if(bit(word, 22)), ..instruction };
-    if bit(word, 31) || !bit(word, 23) && field(word, 16, 5) != 0 {
-        return None;
+#[inline(never)]
+fn post_indexed(word: u32, it: &mut Instruction) -> bool {
+    if bit(word, 23) {
+        it.index = Index::Post;
+        it.offset = match it.source {
+            Gpr::XZR => Offset::Immediate(i64::from(it.elements) << it.log2),
+            register => Offset::Register { register, extend: Extend::Whole, shift: 0 },
+        };
     }
-    if !bit(word, 23) {
-        return Some(instruction);
-    }
-    let offset = match instruction.source {
-        Gpr::XZR => Offset::Immediate(i64::from(instruction.elements) << instruction.log2),
-        register => Offset::Register { register, extend: Extend::Whole, shift: 0 },
-    };
-    Some(Instruction { offset, index: Index::Post, ..instruction })
+    !bit(word, 31) && (bit(word, 23) || it.source == Gpr::new(0))
 }
 
 /// LDR, LDRSW and PRFM of what is near the instruction.
-fn literal(word: u32) -> Option<Instruction> {
-    let opc = field(word, 30, 2);
-    let plain =
-        Instruction { base: Base::Pc, offset: Offset::Immediate(signed(word, 5, 19) * 4), ..plain(word) };
-    match (bit(word, 26), opc) {
-        (true, 3) => None,
-        (true, _) => Some(Instruction { log2: 2 + opc, registers: Registers::Scalar, ..plain }),
-        (false, 3) => Some(Instruction { kind: Kind::Hint, ..plain }),
-        (false, 2) => {
-            let registers = Registers::General { signed: Some(Extended::To64) };
-            Some(Instruction { log2: 2, registers, ..plain })
+fn literal(word: u32, it: &mut Instruction) -> bool {
+    it.base = Base::Pc;
+    it.offset = Offset::Immediate(signed(word, 5, 19) * 4);
+    it.kind = Kind::Load;
+    let is_vector = bit(word, 26);
+    match it.log2 {
+        3 if !is_vector => it.kind = Kind::Hint,
+        2 if !is_vector => {
+            it.log2 = 2;
+            it.registers = TO_64;
+            return true;
         }
-        (false, _) => Some(Instruction { log2: 2 + opc, ..plain }),
+        _ if is_vector => it.registers = Registers::Scalar,
+        _ => {}
     }
+    it.log2 += 2;
+    it.log2 < 5 || !is_vector
 }
 
 /// LDAPUR*, STLUR*.
-fn unscaled_ordered(word: u32) -> Option<Instruction> {
-    if bit(word, 21) || field(word, 10, 2) != 0 {
-        return None;
-    }
-    let offset = Offset::Immediate(signed(word, 12, 9));
-    single(word).filter(|single| single.kind != Kind::Hint).map(|single| Instruction { offset, ..single })
+fn unscaled_ordered(word: u32, it: &mut Instruction) -> bool {
+    it.offset = Offset::Immediate(signed(word, 12, 9));
+    word & 0x0020_0c00 == 0 && single(word, it) && it.kind != Kind::Hint
 }
 
 /// LDP, LDPSW, LDNP, STP, STNP.
-fn pair(word: u32) -> Option<Instruction> {
-    let (opc, vector, load) = (field(word, 30, 2), bit(word, 26), bit(word, 22));
-    let index = match field(word, 23, 2) {
+fn pair(word: u32, it: &mut Instruction) -> bool {
+    let mode = field(word, 23, 2);
+    it.index = match mode {
         1 => Index::Post,
         3 => Index::Pre,
         _ => Index::Offset,
     };
-    let is_no_allocate = field(word, 23, 2) == 0;
-    let (log2, registers) = match (vector, opc) {
-        (true, 0..=2) => (2 + opc, Registers::Scalar),
-        (false, 0) => (2, GENERAL),
-        (false, 1) if load && !is_no_allocate => (2, Registers::General { signed: Some(Extended::To64) }),
-        (false, 2) => (3, GENERAL),
-        _ => return None,
+    let opc = it.log2;
+    let is_allocated = if bit(word, 26) {
+        it.registers = Registers::Scalar;
+        it.log2 += 2;
+        opc < 3
+    } else {
+        it.log2 = 2 + (opc >> 1);
+        if opc & 1 != 0 {
+            it.registers = TO_64;
+        }
+        opc & 1 == 0 || opc == 1 && it.kind == Kind::Load && mode != 0
     };
-    let offset = Offset::Immediate(signed(word, 15, 7) << log2);
-    Some(Instruction { kind: load_if(load), log2, elements: 2, registers, offset, index, ..plain(word) })
+    it.elements = 2;
+    it.offset = Offset::Immediate(signed(word, 15, 7) << it.log2);
+    is_allocated
 }
 
 /// One register: unscaled, indexed, unprivileged; atomics; register offset; pointer authentication.
-fn register(word: u32) -> Option<Instruction> {
-    let immediate = Offset::Immediate(signed(word, 12, 9));
-    match (bit(word, 21), field(word, 10, 2)) {
-        (false, mode) => {
-            let single = Instruction { offset: immediate, unprivileged: mode == 2, ..single(word)? };
-            let is_allocated = match mode {
-                0 => true,
-                2 => single.kind != Kind::Hint && single.registers != Registers::Scalar,
-                _ => single.kind != Kind::Hint,
-            };
-            let index = match mode {
-                1 => Index::Post,
-                3 => Index::Pre,
-                _ => Index::Offset,
-            };
-            is_allocated.then_some(Instruction { index, ..single })
-        }
-        (true, 0) => atomic(word),
-        (true, 2) => register_offset(word),
-        (true, _) => authenticated(word),
+fn register(word: u32, it: &mut Instruction) -> bool {
+    let mode = field(word, 10, 2);
+    if bit(word, 21) {
+        return match mode {
+            0 => atomic(word, it),
+            2 => register_offset(word, it),
+            _ => authenticated(word, it),
+        };
     }
+    it.offset = Offset::Immediate(signed(word, 12, 9));
+    it.index = match mode {
+        1 => Index::Post,
+        3 => Index::Pre,
+        _ => Index::Offset,
+    };
+    it.unprivileged = mode == 2;
+    single(word, it) && (mode == 0 || it.kind != Kind::Hint) && !(it.unprivileged && bit(word, 26))
 }
 
 /// LDADD and its like, SWP, LDAPR.
-fn atomic(word: u32) -> Option<Instruction> {
-    let plain = Instruction { log2: field(word, 30, 2), ..plain(word) };
-    let kind = match (bit(word, 26), field(word, 12, 4)) {
-        (false, opc @ 0..8) => Kind::Atomic(*Update::BY_OPC.get(usize::from(opc))?),
-        (false, 8) => Kind::Atomic(Update::Swap),
-        (false, 12) if field(word, 22, 2) == 0b10 => Kind::Load,
-        _ => return None,
+fn atomic(word: u32, it: &mut Instruction) -> bool {
+    it.kind = match field(word, 12, 4) {
+        0 => Kind::Atomic(Update::Add),
+        1 => Kind::Atomic(Update::Clear),
+        2 => Kind::Atomic(Update::Xor),
+        3 => Kind::Atomic(Update::Set),
+        4 => Kind::Atomic(Update::SignedMax),
+        5 => Kind::Atomic(Update::SignedMin),
+        6 => Kind::Atomic(Update::UnsignedMax),
+        7 => Kind::Atomic(Update::UnsignedMin),
+        8 => Kind::Atomic(Update::Swap),
+        12 if field(word, 22, 2) == 0b10 => Kind::Load,
+        _ => return false,
     };
-    Some(Instruction { kind, ..plain })
+    !bit(word, 26)
 }
 
-fn register_offset(word: u32) -> Option<Instruction> {
-    let single = single(word)?;
+fn register_offset(word: u32, it: &mut Instruction) -> bool {
+    let is_allocated = single(word, it);
     let extend = match field(word, 13, 3) {
         2 => Extend::UnsignedWord,
         6 => Extend::SignedWord,
         3 | 7 => Extend::Whole,
-        _ => return None,
+        _ => return false,
     };
-    let shift = if bit(word, 12) { single.log2 } else { 0 };
-    Some(Instruction { offset: Offset::Register { register: single.source, extend, shift }, ..single })
+    let shift = if bit(word, 12) { it.log2 } else { 0 };
+    it.offset = Offset::Register { register: it.source, extend, shift };
+    is_allocated
 }
 
 /// LDRAA, LDRAB.
-fn authenticated(word: u32) -> Option<Instruction> {
-    let offset = signed(word, 22, 1) << 9 | i64::from(word >> 12 & 0x1ff);
-    let index = if bit(word, 11) { Index::Pre } else { Index::Offset };
-    let base = Base::Authenticated(gpr(word, 5));
-    let is_allocated = !bit(word, 26) && field(word, 30, 2) == 3;
-    let offset = Offset::Immediate(offset * 8);
-    is_allocated.then_some(Instruction { log2: 3, base, offset, index, ..plain(word) })
+fn authenticated(word: u32, it: &mut Instruction) -> bool {
+    it.kind = Kind::Load;
+    it.offset = Offset::Immediate(signed(word, 22, 1) << 12 | i64::from(word >> 12 & 0x1ff) << 3);
+    it.index = if bit(word, 11) { Index::Pre } else { Index::Offset };
+    it.base = Base::Authenticated(gpr(word, 5));
+    it.log2 == 3 && !bit(word, 26)
 }
 
-fn unsigned_offset(word: u32) -> Option<Instruction> {
-    let single = single(word)?;
-    let offset = Offset::Immediate(i64::from(word >> 10 & 0xfff) << single.log2);
-    Some(Instruction { offset, ..single })
+fn unsigned_offset(word: u32, it: &mut Instruction) -> bool {
+    let is_allocated = single(word, it);
+    it.offset = Offset::Immediate(i64::from(word >> 10 & 0xfff) << it.log2);
+    is_allocated
 }

@@ -19,7 +19,7 @@ use crate::vcpu::Frame;
 /// V0 to V31, the first byte of each its least significant.
 #[repr(C, align(16))]
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Vectors(pub [[u8; 16]; 32]);
+pub struct Vectors(pub [u8; 512]);
 
 /// What a Load-Exclusive remembers for the Store-Exclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -186,18 +186,22 @@ fn atomic(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> R
         cpu.frame().set(instruction.first, old.get(0));
         return Ok(());
     }
-    let expected = [instruction.source, Gpr::new(instruction.source.number() | 1)];
-    for (element, register) in (0..instruction.elements).zip(expected) {
-        block.put(element, cpu.frame().get(register));
+    for element in 0..instruction.elements {
+        block.put(element, cpu.frame().get(expected(instruction, element)));
     }
     if block.memory == old.memory {
         block.take(instruction, cpu);
         block.write(pages, cpu)?;
     }
-    for (element, register) in (0..instruction.elements).zip(expected) {
-        cpu.frame().set(register, old.get(element));
+    for element in 0..instruction.elements {
+        cpu.frame().set(expected(instruction, element), old.get(element));
     }
     Ok(())
+}
+
+/// Returns the register with what CAS and CASP expect of an element; those of a pair are even and odd.
+const fn expected(instruction: &Instruction, element: u8) -> Gpr {
+    Gpr::new(instruction.source.number() | element)
 }
 
 /// Returns what an atomic leaves in memory, and more bits than fit.
