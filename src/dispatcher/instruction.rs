@@ -5,9 +5,9 @@
 
 use crate::addr::{GuestVa, PAGE_BYTES};
 use crate::interpreter::device::Width;
-use crate::interpreter::inject::DataFault;
+use crate::interpreter::inject::{DataFault, Exception};
 use crate::interpreter::load_store::decode::decode;
-use crate::interpreter::load_store::execute::{Cpu, Exclusive, Vectors, execute};
+use crate::interpreter::load_store::execute::{Cpu, Exclusive, Fault, Vectors, execute};
 use crate::interpreter::load_store::is_big_endian;
 use crate::interpreter::load_store::translation::{self, Attempt, Place, Stages};
 use crate::machine::Machine;
@@ -36,7 +36,10 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
     let instruction = decode(word)?;
     Some(match execute(&instruction, far, &mut guest) {
         Ok(()) => Next::Step,
-        Err(exception) => Next::Inject(exception),
+        Err(Fault { address, fault, write }) => {
+            let far = Some(GuestVa::new(address));
+            Next::Inject(Exception::DataAbort { fault, write, cache_maintenance: false, far })
+        }
     })
 }
 

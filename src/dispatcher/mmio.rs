@@ -34,16 +34,15 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
         // Maintenance of what no memory and no device has: there is no line to clean, and nothing on the bus that could
         // fail.
         (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
-        (Fault::Translation(_), Some(ipa), Some(access)) if is_whole(ipa, access.width, abort, machine) => {
+        (Fault::Translation(_), Some(ipa), Some(access))
+            if is_whole(ipa, access.width, abort, vcpu, machine) =>
+        {
             load_or_store(ipa, access, vcpu, vm, machine)
         }
-        (Fault::Translation(_), Some(_), access) if !abort.stage1_walk => {
+        (Fault::Translation(_), Some(_), _) if !abort.stage1_walk => {
             match instruction::interpret(abort, vcpu, vm, machine) {
                 Some(next) => return next,
-                // AArch32: what the syndrome describes is done as if it were aligned.
-                None => access
-                    .zip(abort.ipa)
-                    .and_then(|(access, ipa)| load_or_store(ipa, access, vcpu, vm, machine)),
+                None => None,
             }
         }
         _ => None,
@@ -54,16 +53,16 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
     }
 }
 
-/// Tells whether an access is all of what its instruction accesses, in one piece.
+/// Tells whether an access is all of what its instruction accesses, in one piece. In AArch32 it is taken for that.
 ///
 /// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
 /// is not aligned; but in Device memory that would have been an alignment fault.
 #[inline(always)]
-fn is_whole(ipa: Ipa, width: Width, abort: &Abort, machine: &mut impl Machine) -> bool {
+fn is_whole(ipa: Ipa, width: Width, abort: &Abort, vcpu: &Vcpu, machine: &mut impl Machine) -> bool {
     if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
-        return instruction::is_device_memory(abort, machine);
+        return vcpu.frame.is_aarch32() || instruction::is_device_memory(abort, machine);
     }
-    ipa.is_aligned(width.bytes())
+    ipa.is_aligned(width.bytes()) || vcpu.frame.is_aarch32()
 }
 
 /// Turns an instruction fetch that stage 2 refused into the external abort of a bus without memory there.

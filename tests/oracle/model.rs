@@ -4,7 +4,7 @@
 
 use trapeze::addr::Pa;
 use trapeze::interpreter::device::Width;
-use trapeze::interpreter::inject::{DataFault, Exception};
+use trapeze::interpreter::inject::DataFault;
 use trapeze::interpreter::load_store::decode::decode;
 use trapeze::interpreter::load_store::execute::{Cpu, Exclusive, Vectors, execute};
 use trapeze::interpreter::load_store::translation::Place;
@@ -17,6 +17,7 @@ const NOP: u32 = 0xd503_201f;
 const UNDEFINED: u64 = 0;
 const SVC: u64 = 0x15 << 26;
 const DATA_ABORT: u64 = 0x24 << 26;
+const EXTERNAL: u64 = 0x10;
 
 /// A CPU at EL0.
 pub struct Model {
@@ -71,11 +72,7 @@ impl Model {
                 self.frame.step(4);
                 None
             }
-            Err(Exception::DataAbort { fault, write, .. }) => {
-                let status = if fault == DataFault::Alignment { 0x21 } else { 0x10 };
-                Some(DATA_ABORT | u64::from(write) << 6 | status)
-            }
-            Err(other) => panic!("{other:?}"),
+            Err(fault) => Some(DATA_ABORT | u64::from(fault.write) << 6 | EXTERNAL),
         }
     }
 

@@ -4,15 +4,17 @@
 //! Follows Arm ARM DDI 0487K.a, B2.2 (each element is an access), B2.7 (alignment) and B2.9 (endianness).
 
 use super::decode::{Extended, Instruction, Kind, Registers};
-use super::execute::{Cpu, Vectors, sign_extended};
+use super::execute::{Cpu, Fault, Vectors, sign_extended};
 use super::translation::Place;
-use crate::addr::{GuestVa, PAGE_BYTES};
+use crate::addr::{Ipa, PAGE_BYTES};
 use crate::interpreter::device::Width;
-use crate::interpreter::inject::{DataFault, Exception};
+use crate::interpreter::inject::DataFault;
 
 /// Most bytes that one instruction moves, but for DC ZVA: four registers of 16 bytes.
 pub(super) const MOST_BYTES: usize = 64;
 const PAGE_OFFSET: u64 = PAGE_BYTES - 1;
+/// The pages of a block before they are found.
+const NOWHERE: [Place; 2] = [Place::Elsewhere(Ipa::new(0)); 2];
 
 /// Bytes that lie side by side in the guest's virtual memory: elements, each in the order of a little-endian memory.
 #[derive(Clone)]
@@ -24,11 +26,10 @@ pub(super) struct Block {
     /// Bytes that are accessed as one: an element, or all of them if the instruction is atomic.
     piece: u8,
     unprivileged: bool,
+    /// The one or two pages that they lie in.
+    pages: [Place; 2],
     pub memory: [u8; MOST_BYTES],
 }
-
-/// The one or two pages that a block lies in.
-pub(super) type Pages = [Place; 2];
 
 impl Block {
     pub(super) const fn new(instruction: &Instruction, address: u64) -> Self {
@@ -40,36 +41,48 @@ impl Block {
             element,
             piece,
             unprivileged: instruction.unprivileged,
+            pages: NOWHERE,
             memory: [0; MOST_BYTES],
         }
     }
 
     /// A byte of zeroes.
     pub(super) const fn zeroes(address: u64) -> Self {
-        Self { address, bytes: 1, element: 1, piece: 1, unprivileged: false, memory: [0; MOST_BYTES] }
+        Self {
+            address,
+            bytes: 1,
+            element: 1,
+            piece: 1,
+            unprivileged: false,
+            pages: NOWHERE,
+            memory: [0; MOST_BYTES],
+        }
     }
 
     /// Finds the pages, all of them before anything is accessed.
-    pub(super) fn map(&self, write: bool, cpu: &mut impl Cpu) -> Result<Pages, Exception> {
+    pub(super) fn map(&mut self, write: bool, cpu: &mut impl Cpu) -> Result<(), Fault> {
         let last = self.address.wrapping_add(u64::from(self.bytes) - 1) & !PAGE_OFFSET;
-        let first = self.find(self.address, write, cpu)?;
-        let is_one = last <= self.address; // or the address space ends between them, and nobody knows what is next
-        Ok([first, if is_one { first } else { self.find(last, write, cpu)? }])
+        let mut address = self.address;
+        for page in &mut self.pages {
+            let found = cpu.translate(address, write, self.unprivileged);
+            *page = found.map_err(|fault| Fault { address, fault, write })?;
+            if last <= address {
+                break; // or the address space ends here, and nobody knows what is next
+            }
+            address = last;
+        }
+        Ok(())
     }
 
-    fn find(&self, address: u64, write: bool, cpu: &mut impl Cpu) -> Result<Place, Exception> {
-        cpu.translate(address, write, self.unprivileged).map_err(|fault| abort(fault, address, write))
-    }
-
-    pub(super) fn read(&mut self, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
-        self.access(false, pages, cpu)?;
+    pub(super) fn read(&mut self, cpu: &mut impl Cpu) -> Result<(), Fault> {
+        self.access(false, cpu)?;
         self.turn(cpu);
         Ok(())
     }
 
-    pub(super) fn write(&mut self, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    pub(super) fn write(&mut self, cpu: &mut impl Cpu) -> Result<(), Fault> {
         self.turn(cpu);
-        self.access(true, pages, cpu)
+        self.access(true, cpu)
     }
 
     /// Turns the bytes of each element round if accesses are big-endian.
@@ -83,7 +96,8 @@ impl Block {
     }
 
     /// Accesses each piece as a whole if it is aligned and no more than 8 bytes, otherwise in the largest parts that are.
-    fn access(&mut self, write: bool, pages: Pages, cpu: &mut impl Cpu) -> Result<(), Exception> {
+    #[inline(never)]
+    fn access(&mut self, write: bool, cpu: &mut impl Cpu) -> Result<(), Fault> {
         let mut done = 0;
         while done < self.bytes {
             let address = self.address.wrapping_add(u64::from(done));
@@ -95,11 +109,11 @@ impl Block {
                 _ => (Width::Double, 8),
             };
             let is_first = (address ^ self.address) & !PAGE_OFFSET == 0;
-            let [first, second] = pages;
+            let [first, second] = self.pages;
             let page = if is_first { first } else { second };
             let value = write.then(|| number(&self.memory, usize::from(done), bytes));
             let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), width, value) else {
-                return Err(abort(DataFault::External, address, write));
+                return Err(Fault { address, fault: DataFault::External, write });
             };
             if !write {
                 set_number(&mut self.memory, usize::from(done), bytes, answer);
@@ -175,11 +189,6 @@ impl Block {
             }
         }
     }
-}
-
-/// Puts a fault and its address together.
-fn abort(fault: DataFault, address: u64, write: bool) -> Exception {
-    Exception::DataAbort { fault, write, cache_maintenance: false, far: Some(GuestVa::new(address)) }
 }
 
 /// Returns where in [`Vectors`] the SIMD&FP register of an element begins, and which of its lanes it has.

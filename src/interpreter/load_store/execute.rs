@@ -13,7 +13,7 @@ use super::translation::Place;
 use crate::addr::PAGE_BYTES;
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;
-use crate::interpreter::inject::{DataFault, Exception};
+use crate::interpreter::inject::DataFault;
 use crate::vcpu::Frame;
 
 /// V0 to V31, the first byte of each its least significant.
@@ -27,6 +27,17 @@ pub struct Exclusive {
     address: u64,
     bytes: u8,
     memory: [u8; MOST_BYTES],
+}
+
+/// An access that fails: how, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The first address that it fails for.
+    pub address: u64,
+    /// What is wrong.
+    pub fault: DataFault,
+    /// It was a write.
+    pub write: bool,
 }
 
 /// The CPU that executes, and its memory.
@@ -71,8 +82,8 @@ pub trait Cpu {
 /// `far` is the address that the CPU came to: of a load that authenticates its address only the CPU knows it.
 ///
 /// # Errors
-/// The exception that it takes.
-pub fn execute(instruction: &Instruction, far: u64, cpu: &mut impl Cpu) -> Result<(), Exception> {
+/// What makes it take an exception.
+pub fn execute(instruction: &Instruction, far: u64, cpu: &mut impl Cpu) -> Result<(), Fault> {
     match instruction.kind {
         Kind::Hint => return Ok(()),
         Kind::Zero => return zero(cpu.frame().get(instruction.first), cpu),
@@ -126,77 +137,85 @@ pub(super) fn sign_extended(value: u64, bytes: u8) -> u64 {
     ((value << unused_bits).cast_signed() >> unused_bits).cast_unsigned()
 }
 
-/// Moves the bytes between registers and memory.
-fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
-    match instruction.kind {
-        Kind::Store => {
-            let pages = block.map(true, cpu)?;
-            block.take(instruction, cpu);
-            block.write(pages, cpu)
+/// Moves the bytes between registers and memory. What is read is read before anything is written.
+fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Fault> {
+    let kind = instruction.kind;
+    let monitor = *cpu.monitor();
+    if kind == Kind::StoreExclusive {
+        *cpu.monitor() = None;
+        if !monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
+            cpu.frame().set(instruction.source, 1);
+            return Ok(());
         }
-        Kind::StoreExclusive => store_exclusive(instruction, block, cpu),
-        Kind::Atomic(_) | Kind::CompareAndSwap => atomic(instruction, block, cpu),
+    }
+    let (loads, stores) = match kind {
+        Kind::Load | Kind::LoadExclusive => (true, false),
+        Kind::Store | Kind::StoreExclusive => (false, true),
+        _ => (true, true), // what cannot be read faults as a read
+    };
+    if loads {
+        block.map(false, cpu)?;
+    }
+    if stores {
+        block.map(true, cpu)?;
+    }
+    if kind != Kind::Store {
+        block.read(cpu)?;
+    }
+    let old = block.clone();
+    let is_written = stores && prepare(instruction, block, monitor, cpu);
+    if is_written {
+        block.write(cpu)?;
+    }
+    match kind {
+        Kind::StoreExclusive => cpu.frame().set(instruction.source, u64::from(!is_written)),
+        Kind::Atomic(_) => cpu.frame().set(instruction.first, old.get(0)),
+        Kind::CompareAndSwap => {
+            for element in 0..instruction.elements {
+                cpu.frame().set(expected(instruction, element), old.get(element));
+            }
+        }
+        _ if stores => {}
         _ => {
-            let pages = block.map(false, cpu)?;
-            block.read(pages, cpu)?;
-            if instruction.kind == Kind::LoadExclusive {
+            if kind == Kind::LoadExclusive {
                 *cpu.monitor() = Some(exclusive(block));
             }
             block.give(instruction, cpu);
-            Ok(())
         }
     }
+    Ok(())
 }
 
 const fn exclusive(block: &Block) -> Exclusive {
     Exclusive { address: block.address, bytes: block.bytes, memory: block.memory }
 }
 
-/// Stores if the monitor is open for these bytes and they are what they were: the status is 0 then.
-fn store_exclusive(
+/// Makes what is written of what was read; `false` if nothing is.
+fn prepare(
     instruction: &Instruction,
     block: &mut Block,
+    monitor: Option<Exclusive>,
     cpu: &mut impl Cpu,
-) -> Result<(), Exception> {
-    let monitor = cpu.monitor().take();
-    let mut status = 1;
-    if monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
-        let pages = block.map(true, cpu)?;
-        block.read(pages, cpu)?;
-        if monitor == Some(exclusive(block)) {
-            block.take(instruction, cpu);
-            block.write(pages, cpu)?;
-            status = 0;
+) -> bool {
+    let is_equal = match instruction.kind {
+        Kind::Atomic(update) => {
+            let operand = cpu.frame().get(instruction.source);
+            block.put(0, updated(update, block.get(0), operand, block.element));
+            return true;
         }
-    }
-    cpu.frame().set(instruction.source, status);
-    Ok(())
+        Kind::CompareAndSwap => (0..instruction.elements).all(|element| {
+            let operand = cpu.frame().get(expected(instruction, element));
+            block.get(element) == operand & mask(block.element)
+        }),
+        Kind::StoreExclusive => monitor == Some(exclusive(block)),
+        _ => true,
+    };
+    block.take(instruction, cpu);
+    is_equal
 }
 
-/// Reads, and writes what is made of it.
-fn atomic(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Exception> {
-    block.map(false, cpu)?; // what cannot be read faults as a read
-    let pages = block.map(true, cpu)?;
-    block.read(pages, cpu)?;
-    let old = block.clone();
-    if let Kind::Atomic(update) = instruction.kind {
-        let operand = cpu.frame().get(instruction.source);
-        block.put(0, updated(update, old.get(0), operand, block.element));
-        block.write(pages, cpu)?;
-        cpu.frame().set(instruction.first, old.get(0));
-        return Ok(());
-    }
-    for element in 0..instruction.elements {
-        block.put(element, cpu.frame().get(expected(instruction, element)));
-    }
-    if block.memory == old.memory {
-        block.take(instruction, cpu);
-        block.write(pages, cpu)?;
-    }
-    for element in 0..instruction.elements {
-        cpu.frame().set(expected(instruction, element), old.get(element));
-    }
-    Ok(())
+fn mask(bytes: u8) -> u64 {
+    u64::MAX >> (64 - 8 * u32::from(bytes))
 }
 
 /// Returns the register with what CAS and CASP expect of an element; those of a pair are even and odd.
@@ -206,7 +225,7 @@ const fn expected(instruction: &Instruction, element: u8) -> Gpr {
 
 /// Returns what an atomic leaves in memory, and more bits than fit.
 fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
-    let operand = operand & u64::MAX >> (64 - 8 * u32::from(bytes));
+    let operand = operand & mask(bytes);
     let signed = |value| sign_extended(value, bytes).cast_signed();
     let take_operand = match update {
         Update::Add => return old.wrapping_add(operand),
@@ -223,15 +242,13 @@ fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
 }
 
 /// DC ZVA: zeroes, each byte a store (Arm ARM DDI 0487K.a, C5.3.30).
-fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Exception> {
+fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Fault> {
     let mut block = Block::zeroes(address);
-    let pages = block.map(true, cpu)?;
+    block.map(true, cpu)?;
     let size_bytes = cpu.zero_block_bytes();
-    let mut done = 0;
-    while done < size_bytes {
-        block.address = (address & !(size_bytes - 1)) + done;
-        block.write(pages, cpu)?;
-        done += 1;
+    for at in 0..size_bytes {
+        block.address = address & !(size_bytes - 1) | at;
+        block.write(cpu)?;
     }
     Ok(())
 }
