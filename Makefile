@@ -25,7 +25,7 @@ GUEST_ELFS := target/guests/$(TARGET)/release
 HELLO_ELF := $(GUEST_ELFS)/hello
 BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
 
-.PHONY: help setup setup-run build guests hello run debug gdb test test-long check doc clean distclean FORCE
+.PHONY: help setup setup-run build guests hello run debug gdb test test-long check bench doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
@@ -68,14 +68,17 @@ gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
 	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
 	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
 
-test: setup target/trapeze.img guests ## Run the tests; ends in a summary
+test: setup target/trapeze.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img guests ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
 	tools/test --quick
+
+bench: setup-run target/trapeze.img guests target/bench.img target/count.so ## Measure what it costs; fills the README's table
+	tools/bench
 
 doc: setup-run ## Write the API documentation to target/doc
 	cargo doc --no-deps --lib --document-private-items
@@ -100,13 +103,22 @@ target/hello.img: $(HELLO_ELF) tools/flatten
 target/suite.img: $(GUEST_ELFS)/suite tools/flatten
 	tools/flatten $< $@
 
-# A guest of ours, guests/<name>: hello, suite.
+target/oracle.img: $(GUEST_ELFS)/oracle tools/flatten
+	tools/flatten $< $@
+
+# A guest of ours, guests/<name>.
 $(GUEST_ELFS)/%: FORCE
 	cargo build --locked --release --target $(TARGET) --manifest-path guests/$*/Cargo.toml --target-dir target/guests
 
+target/bench.img: $(GUEST_ELFS)/bench tools/flatten
+	tools/flatten $< $@
+
+target/count.so: tools/plugin/count.c
+	cc -std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared -o $@ $<
+
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
 $(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
-	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max PACK=1
+	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max PACK=1 PMU=0
 
 target/initramfs.cpio: target/debian/busybox tools/initramfs $(shell find guests/linux -type f)
 	tools/initramfs $< $@

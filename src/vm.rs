@@ -88,6 +88,15 @@ pub struct Layout {
     pub virtual_timer: IntId,
     /// INTID of the EL1 physical timer (a PPI).
     pub physical_timer: IntId,
+    /// INTID of the performance monitors (a PPI), where the VM's tree has them.
+    pub performance_monitors: Option<IntId>,
+}
+
+impl Layout {
+    /// Lists the interrupts that a vCPU raises itself.
+    pub fn private_lines(&self) -> impl Iterator<Item = IntId> {
+        [self.virtual_timer, self.physical_timer].into_iter().chain(self.performance_monitors)
+    }
 }
 
 /// What becomes of a VM.
@@ -287,7 +296,7 @@ impl Vm {
 mod tests {
     use super::*;
     use crate::ids::Affinity;
-    use crate::interpreter::device::vgic::GicVersion;
+    use crate::interpreter::device::vgic::{GicVersion, MAX_SPIS};
     use crate::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdRegisters};
     use crate::interpreter::psci::Start;
 
@@ -315,8 +324,9 @@ mod tests {
                 ram: Vec::new(),
                 virtual_timer: IntId(27),
                 physical_timer: IntId(30),
+                performance_monitors: None,
             },
-            vgic: Vgic::new(GicVersion::V3, &[boot]),
+            vgic: Vgic::new(GicVersion::V3, &[boot], MAX_SPIS),
             uarts: Vec::new(),
             power: Power::new([boot], VcpuId(0), start).unwrap(),
             pcpus: [PcpuId(0)].into(),

@@ -15,9 +15,10 @@ use trapeze::allocator::Owner;
 use trapeze::allocator::frames::{Extents, Frames};
 use trapeze::allocator::stage2::{Stage2, Stage2Attributes};
 use trapeze::allocator::tables::{MapError, TableMemory};
+use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
-use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
+use trapeze::interpreter::device::vgic::{FIRST_SPI, GicVersion, Vgic};
 use trapeze::interpreter::id_registers::CpuInterface;
 use trapeze::interpreter::psci::{Power, Start};
 use trapeze::platform::board::{Board, GicRegisters};
@@ -117,6 +118,7 @@ enum StartError {
     Map(MapError),
     Power,
     GicVersion { wanted: GicVersion },
+    PerformanceMonitors { node: String, why: &'static str },
     Cpus { wanted: usize, free: usize },
     Memory { wanted_bytes: u64, free_bytes: u64 },
     Vmids,
@@ -148,6 +150,7 @@ impl fmt::Display for StartError {
                     "its interrupt controller: compatible: a GICv3, but this board has a GICv2: give the VM an \"arm,gic-400\""
                 )
             }
+            Self::PerformanceMonitors { node, why } => write!(f, "{node}: {why}: remove the node"),
             Self::Cpus { wanted, free } => {
                 write!(f, "/cpus: {wanted} vCPUs, but {free} physical CPUs are free: each vCPU needs one")
             }
@@ -243,6 +246,7 @@ impl Tenant {
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
         let pcpus = choose_cpus(&config, board, monitor)?;
+        check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
         let finished = guest_fdt::build(&fdt, &config, plan.initrd)?;
@@ -289,11 +293,6 @@ impl Tenant {
             unsafe { memory::zero(chunk) };
         }
         let loaded = self.plan.load(&self.tree, &mut LoadedRam { ram: &holdings.ram });
-        for chunk in holdings.ram.iter().flat_map(|(_, extents)| extents.iter()) {
-            // A guest starts with its caches off: what is in the caches would be invisible to it, and be written
-            // over what it writes (Arm ARM DDI 0487K.a, D7.5).
-            memory::clean_invalidate(chunk);
-        }
         memory::invalidate_instruction_caches();
         self.counter_offset.store(timer::now().0, Ordering::Relaxed);
         loaded
@@ -356,6 +355,28 @@ fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Ve
     Ok(free)
 }
 
+/// Returns how many SPIs the VM's distributor is to have: those that its devices use, and some to spare for software.
+///
+/// Kernels write a register for each when they start, and each such write is an exit.
+fn spis(config: &VmConfig) -> u32 {
+    const AT_LEAST: u32 = 64;
+    let used = config.uarts.iter().map(|uart| uart.interrupt.0 + 1 - FIRST_SPI).max().unwrap_or(0);
+    used.max(AT_LEAST)
+}
+
+/// Requires the board to have performance monitors that interrupt, if the VM is to.
+fn check_performance_monitors(config: &VmConfig, monitor: &Monitor) -> Result<(), StartError> {
+    let Some(wanted) = &config.performance_monitors else { return Ok(()) };
+    let refuse = |why| Err(StartError::PerformanceMonitors { node: wanted.path.clone(), why });
+    if !monitor.controls.traps.has(Features::PMU) {
+        refuse("compatible: this board's CPUs have no performance monitors (PMUv3)")
+    } else if monitor.interrupts.performance_monitors.is_none() {
+        refuse("interrupts: the performance monitors of this board interrupt by no PPI")
+    } else {
+        Ok(())
+    }
+}
+
 fn parts(
     id: VmId,
     name: &str,
@@ -379,8 +400,12 @@ fn parts(
             (GicVersion::V3, CpuInterface::SystemRegisters, *distributor, None)
         }
     };
-    let mut vgic = Vgic::new(version, &config.vcpus);
+    let mut vgic = Vgic::new(version, &config.vcpus, spis(config));
     vgic.back_by_hardware(config.timer.virtual_, monitor.interrupts.virtual_timer);
+    let performance_monitors = config.performance_monitors.as_ref().map(|node| node.interrupt);
+    if let (Some(intid), Some(physical)) = (performance_monitors, monitor.interrupts.performance_monitors) {
+        vgic.back_by_hardware(intid, physical);
+    }
     let uart = |uart: &vm_tree::Uart| Uart {
         region: uart.registers,
         intid: uart.interrupt,
@@ -397,6 +422,7 @@ fn parts(
             ram: config.ram.clone(),
             virtual_timer: config.timer.virtual_,
             physical_timer: config.timer.physical,
+            performance_monitors,
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),
@@ -525,7 +551,10 @@ impl GuestRam for LoadedRam<'_> {
         self.each_piece(start, bytes.len() as u64, |piece, done| {
             let source = &bytes[done as usize..][..piece.size_bytes as usize];
             // SAFETY: the piece is RAM of a VM none of whose vCPUs runs, held under its lock.
-            unsafe { memory::bytes(piece) }.copy_from_slice(source);
+            unsafe { memory::copy(source, piece) };
+            // A guest starts with its caches off: what is in the caches would be invisible to it, and be written
+            // over what it writes (Arm ARM DDI 0487K.a, D7.5).
+            memory::clean_invalidate(piece);
         })
     }
 

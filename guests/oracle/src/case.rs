@@ -9,7 +9,7 @@ pub const CASES_OFFSET: u64 = 1 << 20;
 pub const CODE: u64 = 0x8000_1000;
 /// The memory that the instructions work on: in two pages.
 pub const RAM_WINDOW: u64 = 0x8000_2e00;
-/// The priorities of 256 SPIs, for EL0 as Device memory: registers of the distributor that keep what is written.
+/// The priorities of the first 64 SPIs, which every distributor here has, for EL0 as Device memory: registers of the distributor that keep what is written.
 pub const DEVICE_WINDOW: u64 = 0xc800_0420;
 /// The same as Normal memory, uncached.
 pub const NORMAL_WINDOW: u64 = 0x1_0800_0420;
@@ -20,7 +20,7 @@ pub const PRIORITY_BITS: u64 = 0xf8f8_f8f8_f8f8_f8f8;
 /// Double words of memory that the instructions work on, in RAM.
 pub const RAM_DOUBLES: usize = 128;
 /// The same, of the distributor.
-pub const DEVICE_DOUBLES: usize = 32;
+pub const DEVICE_DOUBLES: usize = 8;
 /// Double words of a [`Case`].
 pub const CASE_DOUBLES: usize = 5;
 /// Double words of what a case leaves: X0 to X30, SP, how it ended, V0 to V31, memory.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::bench::{KERNEL_VA, RAM};
 use crate::addr::{GuestVa, Pa};
+use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{
@@ -25,8 +26,8 @@ pub enum Call {
     EnterEl1(Entry),
     /// Made an SError pending.
     VirtualSError,
-    /// Let the virtual timer through, or not.
-    ListenToTimer(bool),
+    /// Let a physical interrupt through, or not.
+    LetThrough(IntId, bool),
     /// Made a physical interrupt inactive.
     Deactivate(IntId),
     /// Interrupted another CPU.
@@ -41,8 +42,15 @@ pub enum Call {
     SetWay(u64),
     /// Dropped the guest's TLB entries.
     InvalidateTlb,
-    /// Gave the debug registers away.
-    GrantDebug,
+    /// Gave registers away.
+    Grant {
+        /// All that the vCPU has.
+        all: Grants,
+        /// What it got now.
+        new: Grants,
+    },
+    /// Stopped the virtual timer and the performance monitors.
+    PowerDown,
 }
 
 /// A CPU with registers for the script to set.
@@ -215,8 +223,8 @@ impl Machine for Scripted {
         self.check();
     }
 
-    fn listen_to_virtual_timer(&mut self, on: bool) {
-        self.calls.push(Call::ListenToTimer(on));
+    fn let_through(&mut self, physical: IntId, on: bool) {
+        self.calls.push(Call::LetThrough(physical, on));
     }
 
     fn splits_deactivation(&self) -> bool {
@@ -255,8 +263,12 @@ impl Machine for Scripted {
         self.calls.push(Call::InvalidateTlb);
     }
 
-    fn grant_debug(&mut self) {
-        self.calls.push(Call::GrantDebug);
+    fn grant(&mut self, all: Grants, new: Grants) {
+        self.calls.push(Call::Grant { all, new });
+    }
+
+    fn power_down(&mut self) {
+        self.calls.push(Call::PowerDown);
     }
 
     /// Stage 1 takes the bits of [`KERNEL_VA`] off, and says that what is not RAM is Device memory; stage 2 has RAM where it is.

@@ -2,12 +2,13 @@
 //!
 //! Not here: how they behave, which is the interpreter's.
 //! Follows the bindings in Linux Documentation/devicetree/bindings: interrupt-controller/arm,gic-v3 and arm,gic,
-//! timer/arm,arch_timer, serial/pl011, arm/psci.
+//! timer/arm,arch_timer, serial/pl011, arm/psci, arm/pmu.
 
 use super::scan::Place;
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, Region};
 use crate::ids::IntId;
+use crate::interpreter::device::vgic::MAX_SPIS;
 use crate::platform::node;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -20,12 +21,13 @@ pub(super) enum Device {
     Timer,
     Uart,
     Psci,
+    PerformanceMonitors,
     /// Describes something that needs no model.
     Passive,
 }
 
 /// The first string of `compatible`, and what it stands for.
-const DEVICES: [(&str, Device); 9] = [
+const DEVICES: [(&str, Device); 10] = [
     ("arm,gic-v3", Device::GicV3),
     ("arm,gic-400", Device::GicV2),
     ("arm,cortex-a15-gic", Device::GicV2),
@@ -33,6 +35,7 @@ const DEVICES: [(&str, Device); 9] = [
     ("arm,pl011", Device::Uart),
     ("arm,psci-1.0", Device::Psci),
     ("arm,psci-0.2", Device::Psci),
+    ("arm,armv8-pmuv3", Device::PerformanceMonitors),
     ("fixed-clock", Device::Passive),
     ("cache", Device::Passive),
 ];
@@ -61,8 +64,8 @@ pub(super) const GICR_BYTES: u64 = 0x2_0000;
 /// Length of a PL011, in bytes (Arm DDI 0183G, 3.2).
 const PL011_BYTES: u64 = 0x1000;
 
-/// The last interrupts of each kind as the binding counts them (Arm IHI 0069H, 2.2.1).
-const LAST_SPI: u32 = 987;
+/// The last interrupts of each kind as the binding counts them (Arm IHI 0069H, 2.2.1), as far as a VM has them.
+const LAST_SPI: u32 = MAX_SPIS - 1;
 const LAST_PPI: u32 = 15;
 
 /// Reads an interrupt controller of either version.
@@ -122,6 +125,14 @@ pub(super) fn timer(place: &Place<'_, '_>) -> Result<Timer, VmError> {
     match (named("phys"), named("virt")) {
         (Some(physical), Some(virtual_)) if physical != virtual_ => Ok(Timer { physical, virtual_ }),
         _ => Err(place.malformed("interrupts", wanted)),
+    }
+}
+
+/// Reads performance monitors: their overflow interrupt.
+pub(super) fn performance_monitors(place: &Place<'_, '_>) -> Result<IntId, VmError> {
+    match place.interrupts()?[..] {
+        [interrupt] if interrupt.is_private() => Ok(interrupt),
+        _ => Err(place.malformed("interrupts", "one PPI, <1 7 4>")),
     }
 }
 
@@ -188,7 +199,7 @@ impl Place<'_, '_> {
             let wanted = "interrupts and interrupt-parent";
             return Err(self.fault(VmFault::Unsupported { property: "interrupts-extended", value, wanted }));
         }
-        let wanted = "<0 number flags> for an SPI, <1 number flags> for a PPI";
+        let wanted = "<0 number flags> for an SPI up to 255, <1 number flags> for a PPI up to 15";
         let value = self.require("interrupts", wanted)?;
         let cells = node::cells(value).ok_or_else(|| self.malformed("interrupts", wanted))?;
         let (triples, rest) = cells.as_chunks::<3>();
