@@ -52,7 +52,7 @@ pub const ZERO: Class = class("DC ZVA", 0xffff_ffe0, 0xd50b_7420);
 impl Class {
     /// Makes the case of a number.
     pub fn case(&self, seed: u64) -> Case {
-        self.case_in(seed, |_| RAM_WINDOW + 0x200)
+        self.case_in(seed, &|_, _| (RAM_WINDOW + 0x200 - 96, 128))
     }
 
     /// Makes the case of a number that works on a device; none if it cannot be compared. Of an exclusive pair only the
@@ -60,25 +60,25 @@ impl Class {
     pub fn device_case(&self, seed: u64) -> Option<Case> {
         // A literal is near the instruction. What is nothing everywhere is the CPU's affair.
         let has_none = self.name == "literal" || self.name == "everything";
-        let window =
-            |random: &mut Random| 128 + if random.next() & 1 == 0 { DEVICE_WINDOW } else { NORMAL_WINDOW };
-        let case = self.case_in(seed, window);
+        let case = self.case_in(seed, &|bytes, random| {
+            let start = if random.next() & 1 == 0 { DEVICE_WINDOW } else { NORMAL_WINDOW };
+            (start, 65 - bytes)
+        });
         let is_same =
             decode(case.words[0]).is_none_or(|instruction| !is_merged(&instruction, case.big_endian));
         (!has_none && is_same).then_some(Case { words: [case.words[0], NOP], ..case })
     }
 
-    fn case_in(&self, seed: u64, middle: impl Fn(&mut Random) -> u64) -> Case {
+    fn case_in(&self, seed: u64, window: Window<'_>) -> Case {
         let mut random = Random(seed);
         loop {
-            let middle = middle(&mut random);
-            if let Some(case) = self.attempt(middle, &mut random) {
+            if let Some(case) = self.attempt(window, &mut random) {
                 return case;
             }
         }
     }
 
-    fn attempt(&self, middle: u64, random: &mut Random) -> Option<Case> {
+    fn attempt(&self, window: Window<'_>, random: &mut Random) -> Option<Case> {
         let word = low(random.next()) & !self.mask | self.value;
         let flags = random.next();
         let mut case = Case {
@@ -98,7 +98,7 @@ impl Class {
         if self.is_exclusive {
             case.words[1] = self.store_exclusive(word, random);
         }
-        place(&mut case, &instruction, middle, random)?;
+        place(&mut case, &instruction, window, random)?;
         Some(case)
     }
 
@@ -111,14 +111,18 @@ impl Class {
     }
 }
 
-/// Chooses registers such that the access is around `middle`; `None` if they cannot be chosen.
-fn place(case: &mut Case, instruction: &Instruction, middle: u64, random: &mut Random) -> Option<()> {
+/// Says where accesses of so many bytes begin: at which address, or at one of how many from there on.
+type Window<'a> = &'a dyn Fn(u64, &mut Random) -> (u64, u64);
+
+/// Chooses registers such that the access is in the window; `None` if they cannot be chosen.
+fn place(case: &mut Case, instruction: &Instruction, window: Window<'_>, random: &mut Random) -> Option<()> {
     let bytes = u64::from(instruction.elements) << instruction.log2;
     let must_be_aligned = match instruction.kind {
         Kind::LoadExclusive | Kind::StoreExclusive | Kind::Atomic(_) | Kind::CompareAndSwap => true,
         _ => orders(case.words[0]),
     };
-    let mut address = middle - 96 + random.next() % 128;
+    let (start, starts) = window(if instruction.kind == Kind::Zero { 33 } else { bytes }, random);
+    let mut address = start + random.next() % starts;
     if must_be_aligned {
         address &= !(bytes.next_power_of_two() - 1);
     }
@@ -157,7 +161,7 @@ fn place(case: &mut Case, instruction: &Instruction, middle: u64, random: &mut R
     let moved = if instruction.index == Index::Post { 0 } else { added };
     case.base = address.wrapping_sub(moved) | tag;
     if let Base::Authenticated(_) = instruction.base {
-        case.base = middle.wrapping_sub(moved);
+        case.base = (start + starts / 2).wrapping_sub(moved);
     }
     let is_wild = case.index_register < 31 && case.index_register == case.base_register
         || instruction.kind == Kind::Zero && case.base_register == 31

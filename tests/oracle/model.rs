@@ -64,7 +64,7 @@ impl Model {
         };
         // The address that authenticates is the one that it would be without a code: no key is in use.
         let far = match instruction.base {
-            trapeze::interpreter::load_store::decode::Base::Authenticated(_) => RAM_WINDOW + 0x200,
+            trapeze::interpreter::load_store::decode::Base::Authenticated(_) => RAM_WINDOW + 0x200 - 32,
             _ => 0,
         };
         match execute(&instruction, far, self) {
