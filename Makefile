@@ -68,10 +68,10 @@ gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
 	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
 	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
 
-test: setup target/trapeze.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
+test: setup target/trapeze.img guests target/oracle.img target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img guests target/oracle.img target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute

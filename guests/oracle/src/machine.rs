@@ -59,9 +59,11 @@ impl Frame {
 
 /// Maps what the guest uses where it is, and turns the MMU and the caches on.
 pub fn enable_mmu() {
-    for (slot, block) in BLOCKS.iter().enumerate() {
-        // SAFETY: the table has 512 entries, and no walk has begun.
-        unsafe { TABLE.0.get().cast::<u64>().add(slot).write_volatile(*block) };
+    let mut slot = TABLE.0.get().cast::<u64>();
+    for block in BLOCKS {
+        // SAFETY: the table has more entries than there are blocks, and no walk has begun.
+        unsafe { slot.write_volatile(block) };
+        slot = slot.wrapping_add(1);
     }
     // SAFETY: code, stack and devices are mapped where they are.
     unsafe {

@@ -71,11 +71,11 @@ fn a_pair_is_loaded_from_a_device() {
 fn a_base_register_is_written_back_before_and_after() {
     let mut bench = about_to(LDR_W1_X0_POST_4, PRIORITIES);
     goes_on(&mut bench, PRIORITIES);
-    assert_eq!(bench.vcpus[0].frame.x[..2], [KERNEL_VA | PRIORITIES + 4, 0xf8e8_d8c8]);
+    assert_eq!(bench.vcpus[0].frame.x[..2], [KERNEL_VA | (PRIORITIES + 4), 0xf8e8_d8c8]);
     let mut bench = about_to(STP_W1_W2_X0_PRE_8, PRIORITIES);
     bench.vcpus[0].frame.x[1..3].copy_from_slice(&[0x1020_3040, 0x5060_7080]);
     goes_on(&mut bench, PRIORITIES + 8);
-    assert_eq!(bench.vcpus[0].frame.x[0], KERNEL_VA | PRIORITIES + 8);
+    assert_eq!(bench.vcpus[0].frame.x[0], KERNEL_VA | (PRIORITIES + 8));
     assert_eq!([8, 12].map(|at| bench.read_word(0, PRIORITIES + at)), [0x1020_3040, 0x5060_7080]);
 }
 
@@ -87,7 +87,7 @@ fn the_stack_pointer_is_that_of_the_level() {
         bench.cpus[0].stack_pointers[el1] = KERNEL_VA | PRIORITIES;
         bench.cpus[0].vectors.0[16..32].fill(0xff);
         goes_on(&mut bench, PRIORITIES);
-        assert_eq!(bench.cpus[0].stack_pointers[el1], KERNEL_VA | PRIORITIES + 4);
+        assert_eq!(bench.cpus[0].stack_pointers[el1], KERNEL_VA | (PRIORITIES + 4));
         let mut expected = [0; 16];
         expected[..4].copy_from_slice(&[0xc8, 0xd8, 0xe8, 0xf8]);
         assert_eq!(bench.cpus[0].vectors.0[16..32], expected, "the rest of the register is cleared");
@@ -151,12 +151,12 @@ fn a_block_is_zeroed_and_a_prefetch_does_nothing() {
 #[test]
 fn an_access_from_ram_into_a_device_has_both_parts() {
     // Four bytes, two of them in the page before, which stage 1 maps to RAM.
-    const BOUNDARY: u64 = KERNEL_VA | UART + 0x1000;
+    const BOUNDARY: u64 = KERNEL_VA | (UART + 0x1000);
     for (word, described) in [(LDR_W1_X0_POST_4, NOT_DESCRIBED), (LDR_W1_X0, esr(0x24, 0x0181_0007))] {
         let mut bench = about_to(word, 0);
         bench.vcpus[0].frame.x[0] = BOUNDARY - 2;
         put(&mut bench, RAM + 0x5ffc, 0x1122_3344);
-        bench.cpus[0].pages.insert(BOUNDARY - 0x1000, NORMAL | RAM + 0x5000);
+        bench.cpus[0].pages.insert(BOUNDARY - 0x1000, NORMAL | (RAM + 0x5000));
         bench.cpus[0].pages.insert(BOUNDARY, NORMAL | GICD);
         bench.write_word(0, GICD, 3);
         bench.vcpus[0].frame.pc = ENTRY;
@@ -168,10 +168,10 @@ fn an_access_from_ram_into_a_device_has_both_parts() {
 
 #[test]
 fn a_store_that_fails_in_its_second_page_has_stored_nothing() {
-    const BOUNDARY: u64 = KERNEL_VA | GICD + 0x1000;
+    const BOUNDARY: u64 = KERNEL_VA | (GICD + 0x1000);
     let mut bench = about_to(STP_W1_W2_X0_PRE_8, 0);
     bench.vcpus[0].frame.x[0] = BOUNDARY - 12;
-    bench.cpus[0].pages.insert(BOUNDARY - 0x1000, NORMAL | RAM + 0x5000);
+    bench.cpus[0].pages.insert(BOUNDARY - 0x1000, NORMAL | (RAM + 0x5000));
     bench.cpus[0].pages.insert(BOUNDARY, PERMISSION_FAULT);
     let entry = bench.injects(0, NOT_DESCRIBED | WNR, BOUNDARY - 4, hpfar(UART));
     assert_eq!((entry.esr_el1, entry.far_el1), (DATA_ABORT | WNR | 0x0f, Some(BOUNDARY)));
@@ -224,7 +224,7 @@ fn a_character_is_read_once() {
     let mut bench = about_to(0x3840_1401, UART);
     bench.receive(0, b"ab");
     goes_on(&mut bench, UART);
-    assert_eq!(bench.vcpus[0].frame.x[..2], [KERNEL_VA | UART + 1, u64::from(b'a')]);
+    assert_eq!(bench.vcpus[0].frame.x[..2], [KERNEL_VA | (UART + 1), u64::from(b'a')]);
     assert_eq!(bench.read(0, UART, Width::Byte), u64::from(b'b'));
     let mut bench = about_to(0x3800_1401, UART); // STRB
     bench.vcpus[0].frame.x[1] = u64::from(b'x');

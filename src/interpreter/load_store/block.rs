@@ -95,7 +95,7 @@ impl Block {
         }
     }
 
-    /// Accesses each piece as a whole if it is aligned and no more than 8 bytes, otherwise in the largest parts that are.
+    /// Accesses each piece as a whole if it is aligned and no more than 8 bytes, otherwise in parts that are.
     #[inline(never)]
     fn access(&mut self, write: bool, cpu: &mut impl Cpu) -> Result<(), Fault> {
         let mut done = 0;

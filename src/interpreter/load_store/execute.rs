@@ -252,3 +252,6 @@ fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
