@@ -8,8 +8,8 @@ use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::ListRegisters;
 use crate::interpreter::inject::{El1, Entry, Features};
-use crate::interpreter::load_store::execute::Vectors;
-use crate::interpreter::load_store::translation::{Attempt, Stages};
+use crate::interpreter::translation::{Attempt, Stages};
+use instructions::Vectors;
 
 /// The physical CPU under the running vCPU.
 pub trait Machine {

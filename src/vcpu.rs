@@ -8,8 +8,8 @@ use crate::dispatcher::traps::Grants;
 use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
-use crate::interpreter::load_store::execute::Exclusive;
-use crate::interpreter::load_store::translation::Attempt;
+use crate::interpreter::translation::Attempt;
+use instructions::Exclusive;
 
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;

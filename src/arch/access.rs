@@ -5,14 +5,14 @@
 
 use core::arch::asm;
 
+use instructions::Vectors;
 use spin::Mutex;
 use trapeze::addr::{GuestVa, Pa, Region};
 use trapeze::allocator::Owner;
 use trapeze::allocator::frames::Frames;
 use trapeze::ids::VmId;
 use trapeze::interpreter::device::Width;
-use trapeze::interpreter::load_store::execute::Vectors;
-use trapeze::interpreter::load_store::translation::{Attempt, Stages};
+use trapeze::interpreter::translation::{Attempt, Stages};
 
 use super::memory;
 use super::sysreg::{isb, read_sysreg, write_sysreg};

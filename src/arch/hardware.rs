@@ -5,6 +5,7 @@
 use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
+use instructions::Vectors;
 use trapeze::addr::{GuestVa, Pa};
 use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
@@ -12,8 +13,7 @@ use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::Width;
 use trapeze::interpreter::device::vgic::ListRegisters;
 use trapeze::interpreter::inject::{El1, Entry, Features};
-use trapeze::interpreter::load_store::execute::Vectors;
-use trapeze::interpreter::load_store::translation::{Attempt, Stages};
+use trapeze::interpreter::translation::{Attempt, Stages};
 use trapeze::machine::Machine;
 
 use super::gic::Gic;

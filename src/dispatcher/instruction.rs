@@ -3,15 +3,16 @@
 //! Not here: its meaning (`load_store`), and the devices (`mmio`). In AArch32 nothing is interpreted.
 //! Follows Arm ARM DDI 0487K.a, ESR_EL2 (ISS.ISV) and C5.4 (address translation instructions).
 
+use instructions::{Cpu, Exclusive, Fault, Place, Reason, Vectors, decode, execute};
+
 use crate::addr::{GuestVa, PAGE_BYTES};
+use crate::ids::Gpr;
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
-use crate::interpreter::load_store::decode::decode;
-use crate::interpreter::load_store::execute::{Cpu, Exclusive, Fault, Vectors, execute};
 use crate::interpreter::load_store::is_big_endian;
-use crate::interpreter::load_store::translation::{self, Attempt, Place, Stages};
+use crate::interpreter::translation::{self, Attempt, Stages};
 use crate::machine::Machine;
-use crate::vcpu::{Frame, Vcpu};
+use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 
 use super::cause::Abort;
@@ -36,7 +37,11 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
     let instruction = decode(word)?;
     Some(match execute(&instruction, far, &mut guest) {
         Ok(()) => Next::Step,
-        Err(Fault { address, fault, write }) => {
+        Err(Fault { address, reason, write }) => {
+            let fault = match reason {
+                Reason::External => DataFault::External,
+                Reason::Stage1(status) => DataFault::Stage1(status),
+            };
             let far = Some(GuestVa::new(address));
             Next::Inject(Exception::DataAbort { fault, write, cache_maintenance: false, far })
         }
@@ -57,7 +62,7 @@ struct Guest<'a, M> {
 }
 
 impl<M: Machine> Guest<'_, M> {
-    fn find(&mut self, address: u64, attempt: Attempt) -> Result<Place, DataFault> {
+    fn find(&mut self, address: u64, attempt: Attempt) -> Result<Place, Reason> {
         let address = GuestVa::new(address);
         let first = self.machine.translate(address, Stages::First, attempt);
         let both = self.machine.translate(address, Stages::Both, attempt);
@@ -74,8 +79,16 @@ impl<M: Machine> Guest<'_, M> {
 }
 
 impl<M: Machine> Cpu for Guest<'_, M> {
-    fn frame(&mut self) -> &mut Frame {
-        &mut self.vcpu.frame
+    fn get(&self, register: Gpr) -> u64 {
+        self.vcpu.frame.get(register)
+    }
+
+    fn set(&mut self, register: Gpr, value: u64) {
+        self.vcpu.frame.set(register, value);
+    }
+
+    fn pc(&self) -> u64 {
+        self.vcpu.frame.pc
     }
 
     fn stack_pointer(&self) -> u64 {
@@ -106,12 +119,18 @@ impl<M: Machine> Cpu for Guest<'_, M> {
         self.machine.zero_block_bytes()
     }
 
-    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, DataFault> {
+    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, Reason> {
         let attempt = self.vcpu.frame.attempt(write, unprivileged);
         self.find(address, attempt)
     }
 
-    fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64> {
+    fn access(&mut self, at: Place, bytes: u8, write: Option<u64>) -> Option<u64> {
+        let width = match bytes {
+            1 => Width::Byte,
+            2 => Width::Half,
+            4 => Width::Word,
+            _ => Width::Double,
+        };
         match at {
             Place::Ram(at) => self.machine.access_ram(self.vm.id, at, width, write),
             Place::Elsewhere(at) => mmio::device(at, width, write, self.vcpu, self.vm, self.machine),

@@ -28,9 +28,9 @@ pub use self::gic::{Gic, GicRegisters};
 pub use self::pci::{PciHost, PciWindow};
 pub use self::timer::ArchTimer;
 use crate::addr::{Pa, Region};
+use crate::dtb::node;
+use crate::dtb::path::{NodePath, PropertyError};
 use crate::ids::IntId;
-use crate::platform::dtb::node;
-use crate::platform::dtb::path::{NodePath, PropertyError};
 
 /// The machine that the monitor runs on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,7 +63,7 @@ pub struct Board {
 }
 
 impl Board {
-    /// Reads the board from a tree that [`crate::platform::dtb::open`] returned.
+    /// Reads the board from a tree that [`crate::dtb::open`] returned.
     ///
     /// # Errors
     /// Something is missing that no board can do without, or a property of something needed is malformed.

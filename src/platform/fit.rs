@@ -9,7 +9,7 @@ pub(crate) mod hash;
 mod tests;
 
 use crate::addr::Ipa;
-use crate::platform::node::{self, Node};
+use crate::node::{self, Node};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -8,8 +8,8 @@
 mod tests;
 
 use crate::addr::{Ipa, Region};
-use crate::platform::node::{self, Node};
-use crate::platform::vm_tree::{OWN_PREFIX, VmConfig};
+use crate::node::{self, Node};
+use crate::vm_tree::{OWN_PREFIX, VmConfig};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -13,7 +13,7 @@ mod load;
 mod tests;
 
 use crate::addr::{Ipa, PAGE_BYTES, Region};
-use crate::platform::fit::{Compression, ImageRef};
+use crate::fit::{Compression, ImageRef};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec;

@@ -2,9 +2,7 @@
 //!
 //! Follows Arm ARM DDI 0487K.a, C4.1.94.
 
-use trapeze::interpreter::load_store::decode::{
-    Base, Extend, Index, Instruction, Kind, Offset, Registers, decode,
-};
+use instructions::{Base, Extend, Index, Instruction, Kind, Offset, Registers, decode};
 
 use super::case::{CODE, Case, DEVICE_WINDOW, NORMAL_WINDOW, RAM_WINDOW, Random};
 

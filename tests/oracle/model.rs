@@ -2,12 +2,9 @@
 //!
 //! Not here: devices. The memory is a window of the guest's RAM, and nothing else answers.
 
+use instructions::{Base, Cpu, Exclusive, Place, Reason, Vectors, decode, execute};
 use trapeze::addr::Pa;
-use trapeze::interpreter::device::Width;
-use trapeze::interpreter::inject::DataFault;
-use trapeze::interpreter::load_store::decode::decode;
-use trapeze::interpreter::load_store::execute::{Cpu, Exclusive, Vectors, execute};
-use trapeze::interpreter::load_store::translation::Place;
+use trapeze::ids::Gpr;
 use trapeze::vcpu::Frame;
 
 use super::case::{CODE, Case, RAM_DOUBLES, RAM_WINDOW, RESULT_DOUBLES, ending};
@@ -64,7 +61,7 @@ impl Model {
         };
         // The address that authenticates is the one that it would be without a code: no key is in use.
         let far = match instruction.base {
-            trapeze::interpreter::load_store::decode::Base::Authenticated(_) => RAM_WINDOW + 0x200 - 32,
+            Base::Authenticated(_) => RAM_WINDOW + 0x200 - 32,
             _ => 0,
         };
         match execute(&instruction, far, self) {
@@ -93,8 +90,16 @@ impl Model {
 }
 
 impl Cpu for Model {
-    fn frame(&mut self) -> &mut Frame {
-        &mut self.frame
+    fn get(&self, register: Gpr) -> u64 {
+        self.frame.get(register)
+    }
+
+    fn set(&mut self, register: Gpr, value: u64) {
+        self.frame.set(register, value);
+    }
+
+    fn pc(&self) -> u64 {
+        self.frame.pc
     }
 
     fn stack_pointer(&self) -> u64 {
@@ -125,17 +130,17 @@ impl Cpu for Model {
         64
     }
 
-    fn translate(&mut self, address: u64, _: bool, _: bool) -> Result<Place, DataFault> {
+    fn translate(&mut self, address: u64, _: bool, _: bool) -> Result<Place, Reason> {
         // The top byte is a tag.
         Ok(Place::Ram(Pa::new(address & 0x00ff_ffff_ffff_f000)))
     }
 
-    fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64> {
+    fn access(&mut self, at: Place, bytes: u8, write: Option<u64>) -> Option<u64> {
         let Place::Ram(at) = at else { return None };
-        assert!(at.is_aligned(width.bytes()), "{at} for {width:?}");
+        assert!(at.is_aligned(u64::from(bytes)), "{at} for {bytes} bytes");
         let start =
             usize::try_from(at.get().checked_sub(RAM_WINDOW).unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-        let size = usize::try_from(width.bytes()).unwrap();
+        let size = usize::from(bytes);
         let bytes = self.memory.get_mut(start..start.checked_add(size)?)?;
         if let Some(value) = write {
             bytes.copy_from_slice(&value.to_le_bytes()[..size]);

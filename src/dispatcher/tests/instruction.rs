@@ -6,7 +6,7 @@ use super::machine::Call;
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::GicVersion;
 use crate::interpreter::inject::Entry;
-use crate::interpreter::load_store::translation::Attempt;
+use crate::interpreter::translation::Attempt;
 
 const PRIORITIES: u64 = GICD + 0x400 + 64;
 const WNR: u64 = 1 << 6;

@@ -15,9 +15,9 @@ use crate::interpreter::device::vgic::{
     GicVersion, ListRegister, ListRegisters, State, decode_v2, decode_v3, encode_v2, encode_v3,
 };
 use crate::interpreter::inject::{El1, Entry, Features};
-use crate::interpreter::load_store::execute::Vectors;
-use crate::interpreter::load_store::translation::{Attempt, Stages};
+use crate::interpreter::translation::{Attempt, Stages};
 use crate::machine::Machine;
+use instructions::Vectors;
 
 /// What the monitor asked of the CPU, but for its list registers and questions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,13 +137,17 @@ impl Scripted {
         Some(entry.virtual_id)
     }
 
-    /// Ends an interrupt with EOImode 0: a write of ICC_EOIR1_EL1.
+    /// Ends an interrupt: a write of ICC_EOIR1_EL1. With EOImode 1 that deactivates nothing, but one without a list register
+    /// is counted all the same, as QEMU does it.
     pub fn end(&mut self, intid: IntId) {
         let entry = self.lists.iter_mut().find(|entry| entry.virtual_id == intid && entry.state.is_active());
         let Some(entry) = entry else {
             self.eoi_count += 1;
             return;
         };
+        if self.splits {
+            return;
+        }
         entry.state = State::new(entry.state.is_pending(), false);
         self.ended.extend(entry.physical);
     }

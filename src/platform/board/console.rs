@@ -8,9 +8,9 @@ use fdt::Fdt;
 
 use super::{BoardError, registers};
 use crate::addr::{Pa, Region};
-use crate::platform::dtb::interrupt::Interrupt;
-use crate::platform::dtb::node;
-use crate::platform::dtb::path::NodePath;
+use crate::dtb::interrupt::Interrupt;
+use crate::dtb::node;
+use crate::dtb::path::NodePath;
 
 /// A UART that the monitor knows how to drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,8 +7,9 @@
 
 use tock_registers::register_bitfields;
 
+use instructions::{Place, Reason};
+
 use crate::addr::{Ipa, PAGE_BYTES, Pa};
-use crate::interpreter::inject::DataFault;
 
 register_bitfields! [u64,
     /// PAR_EL1 in its 64-bit form.
@@ -44,35 +45,15 @@ pub enum Stages {
     Both,
 }
 
-/// Where bytes are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// In memory of the machine that the VM has by its stage 2.
-    Ram(Pa),
-    /// Where stage 2 maps nothing: in a device, or nowhere.
-    Elsewhere(Ipa),
-}
-
-impl Place {
-    /// Returns the place `bytes` further.
-    #[must_use]
-    pub const fn plus(self, bytes: u64) -> Self {
-        match self {
-            Self::Ram(at) => Self::Ram(Pa::new(at.get().wrapping_add(bytes))),
-            Self::Elsewhere(at) => Self::Elsewhere(Ipa::new(at.get().wrapping_add(bytes))),
-        }
-    }
-}
-
 /// Reads what AT left in PAR_EL1, of stage 1 alone and of both, as the page that an access finds.
 ///
 /// # Errors
 /// What the guest's own translation faults with.
-pub fn page(first: u64, both: u64) -> Result<Place, DataFault> {
+pub fn page(first: u64, both: u64) -> Result<Place, Reason> {
     if PAR::F.is_set(first) {
         let [status, ..] = PAR::FST.read(first).to_le_bytes();
         // A table where stage 2 has nothing: no memory answers the walk.
-        return Err(if PAR::S.is_set(first) { DataFault::External } else { DataFault::Stage1(status) });
+        return Err(if PAR::S.is_set(first) { Reason::External } else { Reason::Stage1(status) });
     }
     Ok(if PAR::F.is_set(both) {
         Place::Elsewhere(Ipa::new(PAR::PA.read(first) * PAGE_BYTES))
@@ -105,8 +86,8 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_guests_tables_is_the_guests() {
-        assert_eq!(page(0x0800 | 0x0f << 1 | 1, 0x801), Err(DataFault::Stage1(0x0f)));
-        assert_eq!(page(0x0800 | 0x07 << 1 | 0x301, 0x801), Err(DataFault::External));
+        assert_eq!(page(0x0800 | 0x0f << 1 | 1, 0x801), Err(Reason::Stage1(0x0f)));
+        assert_eq!(page(0x0800 | 0x07 << 1 | 0x301, 0x801), Err(Reason::External));
     }
 
     #[test]

@@ -3,22 +3,19 @@
 //! Not here: which bytes, and when.
 //! Follows Arm ARM DDI 0487K.a, B2.2 (each element is an access), B2.7 (alignment) and B2.9 (endianness).
 
-use super::decode::{Extended, Instruction, Kind, Registers};
-use super::execute::{Cpu, Fault, Vectors, sign_extended};
-use super::translation::Place;
-use crate::addr::{Ipa, PAGE_BYTES};
-use crate::interpreter::device::Width;
-use crate::interpreter::inject::DataFault;
+use crate::decode::{Extended, Instruction, Kind, Registers};
+use crate::execute::{Cpu, Fault, Place, Reason, Vectors, sign_extended};
+use vocabulary::addr::{Ipa, PAGE_BYTES};
 
 /// Most bytes that one instruction moves, but for DC ZVA: four registers of 16 bytes.
-pub(super) const MOST_BYTES: usize = 64;
+pub(crate) const MOST_BYTES: usize = 64;
 const PAGE_OFFSET: u64 = PAGE_BYTES - 1;
 /// The pages of a block before they are found.
 const NOWHERE: [Place; 2] = [Place::Elsewhere(Ipa::new(0)); 2];
 
 /// Bytes that lie side by side in the guest's virtual memory: elements, each in the order of a little-endian memory.
 #[derive(Clone)]
-pub(super) struct Block {
+pub(crate) struct Block {
     pub address: u64,
     pub bytes: u8,
     /// Bytes of an element.
@@ -32,7 +29,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) const fn new(instruction: &Instruction, address: u64) -> Self {
+    pub(crate) const fn new(instruction: &Instruction, address: u64) -> Self {
         let (bytes, element) = (instruction.elements << instruction.log2, 1 << instruction.log2);
         let piece = if matches!(instruction.kind, Kind::Load | Kind::Store) { element } else { bytes };
         Self {
@@ -47,7 +44,7 @@ impl Block {
     }
 
     /// A byte of zeroes.
-    pub(super) const fn zeroes(address: u64) -> Self {
+    pub(crate) const fn zeroes(address: u64) -> Self {
         Self {
             address,
             bytes: 1,
@@ -60,12 +57,12 @@ impl Block {
     }
 
     /// Finds the pages, all of them before anything is accessed.
-    pub(super) fn map(&mut self, write: bool, cpu: &mut impl Cpu) -> Result<(), Fault> {
+    pub(crate) fn map(&mut self, write: bool, cpu: &mut dyn Cpu) -> Result<(), Fault> {
         let last = self.address.wrapping_add(u64::from(self.bytes) - 1) & !PAGE_OFFSET;
         let mut address = self.address;
         for page in &mut self.pages {
             let found = cpu.translate(address, write, self.unprivileged);
-            *page = found.map_err(|fault| Fault { address, fault, write })?;
+            *page = found.map_err(|reason| Fault { address, reason, write })?;
             if last <= address {
                 break; // or the address space ends here, and nobody knows what is next
             }
@@ -74,19 +71,19 @@ impl Block {
         Ok(())
     }
 
-    pub(super) fn read(&mut self, cpu: &mut impl Cpu) -> Result<(), Fault> {
+    pub(crate) fn read(&mut self, cpu: &mut dyn Cpu) -> Result<(), Fault> {
         self.access(false, cpu)?;
         self.turn(cpu);
         Ok(())
     }
 
-    pub(super) fn write(&mut self, cpu: &mut impl Cpu) -> Result<(), Fault> {
+    pub(crate) fn write(&mut self, cpu: &mut dyn Cpu) -> Result<(), Fault> {
         self.turn(cpu);
         self.access(true, cpu)
     }
 
     /// Turns the bytes of each element round if accesses are big-endian.
-    fn turn(&mut self, cpu: &impl Cpu) {
+    fn turn(&mut self, cpu: &dyn Cpu) {
         if cpu.is_big_endian() {
             let memory = self.memory;
             for (at, slot) in self.memory.iter_mut().enumerate() {
@@ -97,23 +94,18 @@ impl Block {
 
     /// Accesses each piece as a whole if it is aligned and no more than 8 bytes, otherwise in parts that are.
     #[inline(never)]
-    fn access(&mut self, write: bool, cpu: &mut impl Cpu) -> Result<(), Fault> {
+    fn access(&mut self, write: bool, cpu: &mut dyn Cpu) -> Result<(), Fault> {
         let mut done = 0;
         while done < self.bytes {
             let address = self.address.wrapping_add(u64::from(done));
             let left = self.piece - done % self.piece;
-            let (width, bytes) = match (address | u64::from(left | 8)).trailing_zeros() {
-                0 => (Width::Byte, 1),
-                1 => (Width::Half, 2),
-                2 => (Width::Word, 4),
-                _ => (Width::Double, 8),
-            };
+            let bytes = 1 << (address | u64::from(left | 8)).trailing_zeros();
             let is_first = (address ^ self.address) & !PAGE_OFFSET == 0;
             let [first, second] = self.pages;
             let page = if is_first { first } else { second };
             let value = write.then(|| number(&self.memory, usize::from(done), bytes));
-            let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), width, value) else {
-                return Err(Fault { address, fault: DataFault::External, write });
+            let Some(answer) = cpu.access(page.plus(address & PAGE_OFFSET), bytes, value) else {
+                return Err(Fault { address, reason: Reason::External, write });
             };
             if !write {
                 set_number(&mut self.memory, usize::from(done), bytes, answer);
@@ -124,20 +116,20 @@ impl Block {
     }
 
     /// Returns an element of 8 bytes at most.
-    pub(super) fn get(&self, element: u8) -> u64 {
+    pub(crate) fn get(&self, element: u8) -> u64 {
         number(&self.memory, usize::from(element * self.element), self.element)
     }
 
     /// Sets an element of 8 bytes at most.
-    pub(super) fn put(&mut self, element: u8, value: u64) {
+    pub(crate) fn put(&mut self, element: u8, value: u64) {
         set_number(&mut self.memory, usize::from(element * self.element), self.element, value);
     }
 
     /// Takes the elements from the registers.
-    pub(super) fn take(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
+    pub(crate) fn take(&mut self, instruction: &Instruction, cpu: &mut dyn Cpu) {
         if let Registers::General { .. } = instruction.registers {
             for element in 0..instruction.elements {
-                self.put(element, cpu.frame().get(instruction.register(element)));
+                self.put(element, cpu.get(instruction.register(element)));
             }
             return;
         }
@@ -145,7 +137,7 @@ impl Block {
     }
 
     /// Gives the elements to the registers.
-    pub(super) fn give(&mut self, instruction: &Instruction, cpu: &mut impl Cpu) {
+    pub(crate) fn give(&mut self, instruction: &Instruction, cpu: &mut dyn Cpu) {
         if let Registers::General { signed } = instruction.registers {
             for element in 0..instruction.elements {
                 let value = self.get(element);
@@ -154,7 +146,7 @@ impl Block {
                     Some(Extended::To32) => sign_extended(value, self.element) & 0xffff_ffff,
                     Some(Extended::To64) => sign_extended(value, self.element),
                 };
-                cpu.frame().set(instruction.register(element), value);
+                cpu.set(instruction.register(element), value);
             }
             return;
         }

@@ -5,7 +5,7 @@
 //! not looked at: a CPU that trapped has accepted them.
 //! Follows Arm ARM DDI 0487K.a, C4.1.94 (Loads and Stores), and C5.3 for DC ZVA.
 
-use crate::ids::Gpr;
+use vocabulary::ids::Gpr;
 
 /// A load or store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,27 +2,23 @@
 
 use proptest::prelude::*;
 
-use super::super::decode::{Base, Extend, Extended, Index, Kind, Offset, Registers, decode};
-use super::super::translation::Place;
-use super::{Cpu, Exclusive, Fault, Vectors, execute};
-use crate::addr::{Ipa, Pa};
-use crate::ids::Gpr;
-use crate::interpreter::device::Width;
-use crate::interpreter::inject::DataFault;
-use crate::vcpu::Frame;
+use super::{Cpu, Exclusive, Fault, Place, Reason, Vectors, execute};
+use crate::decode::{Base, Extend, Extended, Index, Kind, Offset, Registers, decode};
+use vocabulary::addr::{Ipa, Pa};
+use vocabulary::ids::Gpr;
 
 const ENTRY: u64 = 0x4000_0000;
 const CASES: u32 = if cfg!(miri) { 64 } else { 4096 };
 
 /// A CPU whose memory notes what was done to it: every byte reads as the low byte of its address.
 struct Bus {
-    frame: Frame,
+    x: [u64; 31],
     stack_pointer: u64,
     vectors: Vectors,
     monitor: Option<Exclusive>,
     big_endian: bool,
-    /// Reads and writes in order: address, width, value.
-    done: Vec<(u64, Width, Option<u64>)>,
+    /// Reads and writes in order: address, bytes, value.
+    done: Vec<(u64, u8, Option<u64>)>,
     /// Address and direction of each translation.
     translated: Vec<(u64, bool)>,
     /// A page that faults, and one where nothing is.
@@ -33,7 +29,7 @@ struct Bus {
 impl Bus {
     fn new() -> Self {
         Self {
-            frame: Frame::at_start(ENTRY, 0),
+            x: [0; 31],
             stack_pointer: 0x8000,
             vectors: Vectors([0xee; 512]),
             monitor: None,
@@ -49,14 +45,24 @@ impl Bus {
         execute(&decode(word).unwrap(), 0, self)
     }
 
-    fn widths(&self) -> Vec<(u64, u64)> {
-        self.done.iter().map(|(at, width, _)| (*at, width.bytes())).collect()
+    fn widths(&self) -> Vec<(u64, u8)> {
+        self.done.iter().map(|(at, bytes, _)| (*at, *bytes)).collect()
     }
 }
 
 impl Cpu for Bus {
-    fn frame(&mut self) -> &mut Frame {
-        &mut self.frame
+    fn get(&self, register: Gpr) -> u64 {
+        register.index().map_or(0, |index| self.x[index])
+    }
+
+    fn set(&mut self, register: Gpr, value: u64) {
+        if let Some(index) = register.index() {
+            self.x[index] = value;
+        }
+    }
+
+    fn pc(&self) -> u64 {
+        ENTRY
     }
 
     fn stack_pointer(&self) -> u64 {
@@ -87,24 +93,23 @@ impl Cpu for Bus {
         64
     }
 
-    fn translate(&mut self, address: u64, write: bool, _: bool) -> Result<Place, DataFault> {
+    fn translate(&mut self, address: u64, write: bool, _: bool) -> Result<Place, Reason> {
         self.translated.push((address, write));
         let page = address & !0xfff;
-        if self.faults == Some(page) { Err(DataFault::Stage1(7)) } else { Ok(Place::Ram(Pa::new(page))) }
+        if self.faults == Some(page) { Err(Reason::Stage1(7)) } else { Ok(Place::Ram(Pa::new(page))) }
     }
 
-    fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64> {
+    fn access(&mut self, at: Place, bytes: u8, write: Option<u64>) -> Option<u64> {
         let Place::Ram(at) = at else { return None };
-        assert!(at.is_aligned(width.bytes()));
-        assert!(write.is_none_or(|value| value & !width.mask() == 0), "more than was asked for");
+        let mask = u64::MAX >> (64 - 8 * bytes);
+        assert!(at.is_aligned(u64::from(bytes)));
+        assert!(write.is_none_or(|value| value & !mask == 0), "more than was asked for");
         if self.nothing == Some(at.get() & !0xfff) {
             return None;
         }
-        self.done.push((at.get(), width, write));
-        let bytes = (0..8).map(|byte| at.get().wrapping_add(byte).to_le_bytes()[0]);
-        let mut value = [0; 8];
-        value.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = byte);
-        Some(u64::from_le_bytes(value) & width.mask())
+        self.done.push((at.get(), bytes, write));
+        let value = [0, 1, 2, 3, 4, 5, 6, 7].map(|byte| at.get().wrapping_add(byte).to_le_bytes()[0]);
+        Some(u64::from_le_bytes(value) & mask)
     }
 }
 
@@ -161,7 +166,7 @@ fn each_element_is_an_access_of_its_own() {
         (0x887f_0801, 0x1000, vec![(0x1000, 8)]), // LDXP W1, W2 is atomic
     ] {
         let mut bus = Bus::new();
-        bus.frame.x[0] = base;
+        bus.x[0] = base;
         bus.run(word).unwrap();
         assert_eq!(bus.widths(), expected, "{word:#x}");
     }
@@ -171,8 +176,8 @@ fn each_element_is_an_access_of_its_own() {
 fn pages_are_found_before_anything_is_accessed() {
     const STP_X1_X2_X0: u32 = 0xa900_0801;
     let mut bus = Bus::new();
-    (bus.frame.x[0], bus.faults) = (0x1ff4, Some(0x2000));
-    let fault = Fault { address: 0x2000, fault: DataFault::Stage1(7), write: true };
+    (bus.x[0], bus.faults) = (0x1ff4, Some(0x2000));
+    let fault = Fault { address: 0x2000, reason: Reason::Stage1(7), write: true };
     assert_eq!((bus.run(STP_X1_X2_X0), bus.done.len()), (Err(fault), 0));
     assert_eq!(bus.translated, [(0x1ff4, true), (0x2000, true)]);
 }
@@ -181,17 +186,17 @@ fn pages_are_found_before_anything_is_accessed() {
 fn a_failed_load_changes_no_register() {
     for word in [0xa8c1_0801_u32, 0x0cdf_a001, 0x6cc1_0801, 0xf840_8401, 0xb8e2_0001, 0x08e2_7c01 | 3 << 30] {
         let mut bus = Bus::new();
-        (bus.frame.x[0], bus.nothing) = (0x1ffe, Some(0x2000));
-        let before = (bus.frame.clone(), bus.vectors.clone());
+        (bus.x[0], bus.nothing) = (0x1ffe, Some(0x2000));
+        let before = (bus.x, bus.vectors.clone());
         let address = bus.run(word).unwrap_err().address;
-        assert_eq!((address, (bus.frame, bus.vectors)), (0x2000, before), "{word:#x}");
+        assert_eq!((address, (bus.x, bus.vectors)), (0x2000, before), "{word:#x}");
     }
 }
 
 #[test]
 fn an_atomic_that_cannot_be_read_fails_as_a_read() {
     let mut bus = Bus::new();
-    (bus.frame.x[0], bus.faults) = (0x1000, Some(0x1000));
+    (bus.x[0], bus.faults) = (0x1000, Some(0x1000));
     assert!(!bus.run(0xb822_0001).unwrap_err().write);
     assert!(bus.run(0xb800_0001).unwrap_err().write, "a store fails as a write");
 }
@@ -199,7 +204,7 @@ fn an_atomic_that_cannot_be_read_fails_as_a_read() {
 #[test]
 fn nothing_is_behind_the_last_address() {
     let mut bus = Bus::new();
-    bus.frame.x[0] = u64::MAX;
+    bus.x[0] = u64::MAX;
     assert_eq!(bus.run(0xb940_0001).unwrap_err().address, 0);
     assert_eq!(bus.widths(), [(u64::MAX, 1)]);
 }
@@ -209,10 +214,10 @@ fn an_authenticated_address_is_what_the_cpu_came_to() {
     const LDRAA_X1_X0_PRE_16: u32 = 0xf820_2c01;
     for (signed, far) in [(0xabcd_0000_0000_1000, 0x1010), (0xabcd_0000_0000_1fec, 0x2000)] {
         let mut bus = Bus::new();
-        bus.frame.x[0] = signed;
+        bus.x[0] = signed;
         execute(&decode(LDRAA_X1_X0_PRE_16).unwrap(), far, &mut bus).unwrap();
         let address = (signed & 0xffff) + 16;
-        assert_eq!((bus.frame.x[0], bus.done[0].0), (address, address));
+        assert_eq!((bus.x[0], bus.done[0].0), (address, address));
     }
 }
 
@@ -242,17 +247,16 @@ proptest! {
     ) {
         let Some(instruction) = decode(word) else { return Ok(()) };
         let mut bus = Bus { big_endian, faults, nothing: faults, ..Bus::new() };
-        bus.frame.x = registers;
-        let before = bus.frame.clone();
+        bus.x = registers;
+        let before = bus.x;
         let outcome = execute(&instruction, far, &mut bus);
         let bytes = u64::from(instruction.elements) << instruction.log2;
         prop_assert!((1..=64).contains(&bytes));
-        let moved: u64 = bus.done.iter().map(|(_, width, _)| width.bytes()).sum();
+        let moved: u64 = bus.done.iter().map(|(_, bytes, _)| u64::from(*bytes)).sum();
         prop_assert!(moved <= 2 * bytes.max(32), "{moved} bytes for {instruction:?}");
-        let changed = before.x.iter().zip(&bus.frame.x).filter(|(before, after)| before != after).count();
+        let changed = before.iter().zip(&bus.x).filter(|(before, after)| before != after).count();
         let most = if outcome.is_ok() { 3 } else { 0 };
         prop_assert!(changed <= most);
-        prop_assert_eq!((before.pc, before.pstate), (bus.frame.pc, bus.frame.pstate));
     }
 
     #[test]
@@ -261,10 +265,10 @@ proptest! {
             return Ok(());
         };
         let mut bus = Bus::new();
-        bus.frame.x = [0x10_0000; 31];
-        let before = (bus.frame.clone(), bus.vectors.clone());
+        bus.x = [0x10_0000; 31];
+        let before = (bus.x, bus.vectors.clone());
         execute(&store, 0, &mut bus).unwrap();
-        prop_assert_eq!((bus.frame, bus.vectors), before);
+        prop_assert_eq!((bus.x, bus.vectors), before);
         prop_assert!(bus.done.iter().all(|(_, _, value)| value.is_some()));
     }
 }

@@ -1,15 +1,8 @@
 //! What a load or store that faulted at stage 2 does, once a device has answered for the memory.
 //!
-//! Here for one that the syndrome describes. Any other is read from the guest's memory: [`decode`] says what it is,
-//! [`execute`] does it, [`translation`] says where its addresses lead.
-//!
-//! Not here: decoding the syndrome (`dispatcher::cause`), and the access.
+//! Not here: decoding the syndrome (`dispatcher::cause`), the access, and instructions that no syndrome describes
+//! (`instructions`).
 //! Follows Arm ARM DDI 0487K.a: C6.2 (LDR, LDRS*, STR) and SCTLR_EL1.{EE, E0E} (endianness of data accesses).
-
-mod block;
-pub mod decode;
-pub mod execute;
-pub mod translation;
 
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;

@@ -7,14 +7,10 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use super::block::{Block, MOST_BYTES};
-use super::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
-use super::translation::Place;
-use crate::addr::PAGE_BYTES;
-use crate::ids::Gpr;
-use crate::interpreter::device::Width;
-use crate::interpreter::inject::DataFault;
-use crate::vcpu::Frame;
+use crate::block::{Block, MOST_BYTES};
+use crate::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
+use vocabulary::addr::{Ipa, PAGE_BYTES, Pa};
+use vocabulary::ids::Gpr;
 
 /// V0 to V31, the first byte of each its least significant.
 #[repr(C, align(16))]
@@ -29,21 +25,56 @@ pub struct Exclusive {
     memory: [u8; MOST_BYTES],
 }
 
+/// Where bytes are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In memory of the machine that the VM has by its stage 2.
+    Ram(Pa),
+    /// Where stage 2 maps nothing: in a device, or nowhere.
+    Elsewhere(Ipa),
+}
+
+impl Place {
+    /// Returns the place `bytes` further.
+    #[must_use]
+    pub const fn plus(self, bytes: u64) -> Self {
+        match self {
+            Self::Ram(at) => Self::Ram(Pa::new(at.get().wrapping_add(bytes))),
+            Self::Elsewhere(at) => Self::Elsewhere(Ipa::new(at.get().wrapping_add(bytes))),
+        }
+    }
+}
+
+/// Why an access fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// Nothing is there.
+    External,
+    /// The guest's stage 1 does not allow it: the fault status as ESR_EL1.ISS.DFSC has it.
+    Stage1(u8),
+}
+
 /// An access that fails: how, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
     /// The first address that it fails for.
     pub address: u64,
     /// What is wrong.
-    pub fault: DataFault,
+    pub reason: Reason,
     /// It was a write.
     pub write: bool,
 }
 
 /// The CPU that executes, and its memory.
 pub trait Cpu {
-    /// Returns the general-purpose registers, PC and PSTATE.
-    fn frame(&mut self) -> &mut Frame;
+    /// Reads a general-purpose register.
+    fn get(&self, register: Gpr) -> u64;
+
+    /// Writes a general-purpose register.
+    fn set(&mut self, register: Gpr, value: u64);
+
+    /// Returns the address of the instruction.
+    fn pc(&self) -> u64;
 
     /// Reads the stack pointer that PSTATE selects.
     fn stack_pointer(&self) -> u64;
@@ -70,11 +101,11 @@ pub trait Cpu {
     ///
     /// # Errors
     /// What the access faults with.
-    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, DataFault>;
+    fn translate(&mut self, address: u64, write: bool, unprivileged: bool) -> Result<Place, Reason>;
 
-    /// Reads or writes as many bytes as `width` says at an aligned place; `None` if nothing is there. The value means
+    /// Reads or writes 1, 2, 4 or 8 bytes at a place that is aligned to them; `None` if nothing is there. The value means
     /// nothing for a write.
-    fn access(&mut self, at: Place, width: Width, write: Option<u64>) -> Option<u64>;
+    fn access(&mut self, at: Place, bytes: u8, write: Option<u64>) -> Option<u64>;
 }
 
 /// Executes a load or store, but for the step to the next instruction. No register has changed if it fails.
@@ -83,17 +114,17 @@ pub trait Cpu {
 ///
 /// # Errors
 /// What makes it take an exception.
-pub fn execute(instruction: &Instruction, far: u64, cpu: &mut impl Cpu) -> Result<(), Fault> {
+pub fn execute(instruction: &Instruction, far: u64, cpu: &mut dyn Cpu) -> Result<(), Fault> {
     match instruction.kind {
         Kind::Hint => return Ok(()),
-        Kind::Zero => return zero(cpu.frame().get(instruction.first), cpu),
+        Kind::Zero => return zero(cpu.get(instruction.first), cpu),
         _ => {}
     }
-    let added = offset(instruction, cpu.frame());
+    let added = offset(instruction, cpu);
     let mut start = match instruction.base {
-        Base::Pc => cpu.frame().pc,
+        Base::Pc => cpu.pc(),
         Base::Register(Gpr::XZR) | Base::Authenticated(Gpr::XZR) => cpu.stack_pointer(),
-        Base::Register(base) | Base::Authenticated(base) => cpu.frame().get(base),
+        Base::Register(base) | Base::Authenticated(base) => cpu.get(base),
     };
     if let Base::Authenticated(_) = instruction.base {
         // The upper bits hold the code. The CPU came to this page with the address, or to the one after it.
@@ -110,17 +141,17 @@ pub fn execute(instruction: &Instruction, far: u64, cpu: &mut impl Cpu) -> Resul
     match instruction.base {
         _ if instruction.index == Index::Offset => {}
         Base::Register(Gpr::XZR) | Base::Authenticated(Gpr::XZR) => cpu.set_stack_pointer(sum),
-        Base::Register(base) | Base::Authenticated(base) => cpu.frame().set(base, sum),
+        Base::Register(base) | Base::Authenticated(base) => cpu.set(base, sum),
         Base::Pc => {}
     }
     Ok(())
 }
 
-fn offset(instruction: &Instruction, frame: &Frame) -> u64 {
+fn offset(instruction: &Instruction, cpu: &dyn Cpu) -> u64 {
     match instruction.offset {
         Offset::Immediate(bytes) => bytes.cast_unsigned(),
         Offset::Register { register, extend, shift } => {
-            let value = frame.get(register);
+            let value = cpu.get(register);
             let extended = match extend {
                 Extend::Whole => value,
                 Extend::UnsignedWord => value & 0xffff_ffff,
@@ -132,19 +163,19 @@ fn offset(instruction: &Instruction, frame: &Frame) -> u64 {
 }
 
 /// Extends the sign of the low `bytes` (1 to 8) of `value`.
-pub(super) fn sign_extended(value: u64, bytes: u8) -> u64 {
+pub(crate) fn sign_extended(value: u64, bytes: u8) -> u64 {
     let unused_bits = 64 - 8 * u32::from(bytes);
     ((value << unused_bits).cast_signed() >> unused_bits).cast_unsigned()
 }
 
 /// Moves the bytes between registers and memory. What is read is read before anything is written.
-fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) -> Result<(), Fault> {
+fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut dyn Cpu) -> Result<(), Fault> {
     let kind = instruction.kind;
     let monitor = *cpu.monitor();
     if kind == Kind::StoreExclusive {
         *cpu.monitor() = None;
         if !monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
-            cpu.frame().set(instruction.source, 1);
+            cpu.set(instruction.source, 1);
             return Ok(());
         }
     }
@@ -168,11 +199,11 @@ fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut impl Cpu) ->
         block.write(cpu)?;
     }
     match kind {
-        Kind::StoreExclusive => cpu.frame().set(instruction.source, u64::from(!is_written)),
-        Kind::Atomic(_) => cpu.frame().set(instruction.first, old.get(0)),
+        Kind::StoreExclusive => cpu.set(instruction.source, u64::from(!is_written)),
+        Kind::Atomic(_) => cpu.set(instruction.first, old.get(0)),
         Kind::CompareAndSwap => {
             for element in 0..instruction.elements {
-                cpu.frame().set(expected(instruction, element), old.get(element));
+                cpu.set(expected(instruction, element), old.get(element));
             }
         }
         _ if stores => {}
@@ -195,16 +226,16 @@ fn prepare(
     instruction: &Instruction,
     block: &mut Block,
     monitor: Option<Exclusive>,
-    cpu: &mut impl Cpu,
+    cpu: &mut dyn Cpu,
 ) -> bool {
     let is_equal = match instruction.kind {
         Kind::Atomic(update) => {
-            let operand = cpu.frame().get(instruction.source);
+            let operand = cpu.get(instruction.source);
             block.put(0, updated(update, block.get(0), operand, block.element));
             return true;
         }
         Kind::CompareAndSwap => (0..instruction.elements).all(|element| {
-            let operand = cpu.frame().get(expected(instruction, element));
+            let operand = cpu.get(expected(instruction, element));
             block.get(element) == operand & mask(block.element)
         }),
         Kind::StoreExclusive => monitor == Some(exclusive(block)),
@@ -242,7 +273,7 @@ fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
 }
 
 /// DC ZVA: zeroes, each byte a store (Arm ARM DDI 0487K.a, C5.3.30).
-fn zero(address: u64, cpu: &mut impl Cpu) -> Result<(), Fault> {
+fn zero(address: u64, cpu: &mut dyn Cpu) -> Result<(), Fault> {
     let mut block = Block::zeroes(address);
     block.map(true, cpu)?;
     let size_bytes = cpu.zero_block_bytes();
