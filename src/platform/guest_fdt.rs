@@ -82,6 +82,7 @@ pub fn size_bytes(tree: &Fdt<'_>, vm: &VmConfig, has_initrd: bool) -> Result<usi
 ///
 /// # Errors
 /// If a name, a reservation or the depth of the tree is one that trees cannot have.
+#[inline(never)]
 pub fn build(tree: &Fdt<'_>, vm: &VmConfig, initrd: Option<Region<Ipa>>) -> Result<Vec<u8>, GuestFdtError> {
     let top = |fault: GuestFdtFault| GuestFdtError { node: "/".to_owned(), fault };
     let mut writer =

@@ -86,6 +86,7 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// If the kernel is none of the formats, if its addresses are not in RAM, or if there is not enough of it.
+#[inline(never)]
 pub fn plan<'a>(
     kernel: &ImageRef<'a>,
     ramdisk: Option<&ImageRef<'a>>,

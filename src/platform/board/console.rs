@@ -43,6 +43,7 @@ impl Console {
     ///
     /// # Errors
     /// The UART's registers cannot be found by its properties.
+    #[inline(never)]
     pub fn find(fdt: &Fdt<'_>) -> Result<Option<Self>, BoardError> {
         let Some((path, kind)) = stdout(fdt).or_else(|| first_pl011(fdt)) else { return Ok(None) };
         // An interrupt that cannot be made out is as good as none: output works all the same.
