@@ -64,25 +64,22 @@ pub fn ram(frames: &Mutex<Frames>, owner: VmId, at: Pa, width: Width, write: Opt
     // With its caches off a guest reads and writes memory behind the cache that EL2 uses.
     let touched = Region { start: at, size_bytes: width.bytes() };
     memory::clean_invalidate(touched);
-    let address = at.get();
-    let mut value = write.unwrap_or(0);
-    macro_rules! access {
-        ($load:literal, $store:literal) => {
-            // SAFETY: the frame belongs to a VM, whose vCPU runs on this CPU: so it is RAM that EL2 maps, that no Rust
-            // reference points into, and that is not given away before this vCPU stops. The address is aligned.
-            unsafe {
-                match write {
-                    Some(_) => asm!($store, value = in(reg) value, at = in(reg) address, options(nostack)),
-                    None => asm!($load, value = out(reg) value, at = in(reg) address, options(nostack)),
-                }
-            }
+    // SAFETY: the frame belongs to a VM, whose vCPU runs on this CPU: so it is RAM that EL2 maps, that no Rust reference
+    // points into, and that is not given away before this vCPU stops. It has the whole of the aligned double word.
+    let double = unsafe { memory::read_descriptor(at.align_down(8)) };
+    let value = double >> (8 * (at.get() & 7)) & width.mask();
+    macro_rules! store {
+        ($store:literal, $value:expr) => {
+            // SAFETY: as for the load; and the address is aligned.
+            unsafe { asm!($store, value = in(reg) $value, at = in(reg) at.get(), options(nostack)) }
         };
     }
-    match width {
-        Width::Byte => access!("ldrb {value:w}, [{at}]", "strb {value:w}, [{at}]"),
-        Width::Half => access!("ldrh {value:w}, [{at}]", "strh {value:w}, [{at}]"),
-        Width::Word => access!("ldr {value:w}, [{at}]", "str {value:w}, [{at}]"),
-        Width::Double => access!("ldr {value}, [{at}]", "str {value}, [{at}]"),
+    match (write, width) {
+        (None, _) => return Some(value),
+        (Some(value), Width::Byte) => store!("strb {value:w}, [{at}]", value),
+        (Some(value), Width::Half) => store!("strh {value:w}, [{at}]", value),
+        (Some(value), Width::Word) => store!("str {value:w}, [{at}]", value),
+        (Some(value), Width::Double) => store!("str {value}, [{at}]", value),
     }
     memory::clean_invalidate(touched);
     Some(value)

@@ -7,7 +7,7 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use crate::block::{Block, MOST_BYTES};
+use crate::block::Block;
 use crate::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
 use vocabulary::addr::{Ipa, PAGE_BYTES, Pa};
 use vocabulary::ids::Gpr;
@@ -22,7 +22,7 @@ pub struct Vectors(pub [u8; 512]);
 pub struct Exclusive {
     address: u64,
     bytes: u8,
-    memory: [u8; MOST_BYTES],
+    elements: [u64; 2],
 }
 
 /// Where bytes are.
@@ -114,6 +114,7 @@ pub trait Cpu {
 ///
 /// # Errors
 /// What makes it take an exception.
+#[inline(never)]
 pub fn execute(instruction: &Instruction, far: u64, cpu: &mut dyn Cpu) -> Result<(), Fault> {
     match instruction.kind {
         Kind::Hint => return Ok(()),
@@ -171,13 +172,13 @@ pub(crate) fn sign_extended(value: u64, bytes: u8) -> u64 {
 /// Moves the bytes between registers and memory. What is read is read before anything is written.
 fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut dyn Cpu) -> Result<(), Fault> {
     let kind = instruction.kind;
-    let monitor = *cpu.monitor();
-    if kind == Kind::StoreExclusive {
-        *cpu.monitor() = None;
-        if !monitor.is_some_and(|open| open.address == block.address && open.bytes == block.bytes) {
-            cpu.set(instruction.source, 1);
-            return Ok(());
-        }
+    let mut exclusive = Exclusive { address: block.address, bytes: block.bytes, elements: [0; 2] };
+    let monitor = if kind == Kind::StoreExclusive { cpu.monitor().take() } else { None };
+    if kind == Kind::StoreExclusive
+        && monitor.is_none_or(|open| open.address != block.address || open.bytes != block.bytes)
+    {
+        cpu.set(instruction.source, 1);
+        return Ok(());
     }
     let (loads, stores) = match kind {
         Kind::Load | Kind::LoadExclusive => (true, false),
@@ -193,56 +194,43 @@ fn transfer(instruction: &Instruction, block: &mut Block, cpu: &mut dyn Cpu) -> 
     if kind != Kind::Store {
         block.read(cpu)?;
     }
-    let old = block.clone();
-    let is_written = stores && prepare(instruction, block, monitor, cpu);
+    exclusive.elements = [block.get(0), block.get(1)];
+    let [old, _] = exclusive.elements;
+    let is_written = match kind {
+        Kind::Store => true,
+        Kind::StoreExclusive => monitor == Some(exclusive),
+        Kind::CompareAndSwap => (0_u8..)
+            .zip(exclusive.elements)
+            .take(usize::from(instruction.elements))
+            .all(|(element, memory)| memory == cpu.get(expected(instruction, element)) & mask(block.element)),
+        _ => false,
+    };
     if is_written {
+        block.take(instruction, cpu);
+    }
+    if let Kind::Atomic(update) = kind {
+        block.put(0, updated(update, old, cpu.get(instruction.source), block.element));
+    }
+    if is_written || matches!(kind, Kind::Atomic(_)) {
         block.write(cpu)?;
     }
     match kind {
         Kind::StoreExclusive => cpu.set(instruction.source, u64::from(!is_written)),
-        Kind::Atomic(_) => cpu.set(instruction.first, old.get(0)),
+        Kind::Atomic(_) => cpu.set(instruction.first, old),
         Kind::CompareAndSwap => {
-            for element in 0..instruction.elements {
-                cpu.set(expected(instruction, element), old.get(element));
+            for (element, memory) in (0..instruction.elements).zip(exclusive.elements) {
+                cpu.set(expected(instruction, element), memory);
             }
         }
-        _ if stores => {}
-        _ => {
+        Kind::Load | Kind::LoadExclusive => {
             if kind == Kind::LoadExclusive {
-                *cpu.monitor() = Some(exclusive(block));
+                *cpu.monitor() = Some(exclusive);
             }
             block.give(instruction, cpu);
         }
+        _ => {}
     }
     Ok(())
-}
-
-const fn exclusive(block: &Block) -> Exclusive {
-    Exclusive { address: block.address, bytes: block.bytes, memory: block.memory }
-}
-
-/// Makes what is written of what was read; `false` if nothing is.
-fn prepare(
-    instruction: &Instruction,
-    block: &mut Block,
-    monitor: Option<Exclusive>,
-    cpu: &mut dyn Cpu,
-) -> bool {
-    let is_equal = match instruction.kind {
-        Kind::Atomic(update) => {
-            let operand = cpu.get(instruction.source);
-            block.put(0, updated(update, block.get(0), operand, block.element));
-            return true;
-        }
-        Kind::CompareAndSwap => (0..instruction.elements).all(|element| {
-            let operand = cpu.get(expected(instruction, element));
-            block.get(element) == operand & mask(block.element)
-        }),
-        Kind::StoreExclusive => monitor == Some(exclusive(block)),
-        _ => true,
-    };
-    block.take(instruction, cpu);
-    is_equal
 }
 
 fn mask(bytes: u8) -> u64 {
