@@ -4,7 +4,7 @@
 
 use instructions::{Base, Extend, Index, Instruction, Kind, Offset, Registers, decode};
 
-use super::case::{CODE, Case, DEVICE_WINDOW, NORMAL_WINDOW, RAM_WINDOW, Random};
+use super::case::{CODE, Case, DEVICE_WINDOW, EDGES, NORMAL_WINDOW, RAM_WINDOW, Random};
 
 const NOP: u32 = 0xd503_201f;
 /// Bits that make a word one of the class of loads and stores: x1x0 in bits 28 to 25.
@@ -59,11 +59,18 @@ impl Class {
         // A literal is near the instruction. What is nothing everywhere is the CPU's affair.
         let has_none = self.name == "literal" || self.name == "everything";
         let case = self.case_in(seed, &|bytes, random| {
-            let start = if random.next() & 1 == 0 { DEVICE_WINDOW } else { NORMAL_WINDOW };
-            (start, 65 - bytes)
+            // From RAM into GICD_CTLR, from what is reserved into nothing, and from there into RAM that is read-only.
+            match random.next() % 8 {
+                0 => (EDGES + 0x1001 - bytes, 4),
+                1 => (EDGES + 0x1ffc - bytes, 8),
+                2 => (EDGES + 0x3ffc - bytes, 8),
+                3..=4 => (NORMAL_WINDOW, 65 - bytes),
+                _ => (DEVICE_WINDOW, 65 - bytes),
+            }
         });
-        let is_same =
-            decode(case.words[0]).is_none_or(|instruction| !is_merged(&instruction, case.big_endian));
+        let is_same = decode(case.words[0]).is_none_or(|instruction| {
+            !is_merged(&instruction, case.big_endian) && !(is_partial(&instruction) && may_fault(&case))
+        });
         (!has_none && is_same).then_some(Case { words: [case.words[0], NOP], ..case })
     }
 
@@ -189,6 +196,17 @@ fn is_unpredictable(word: u32, instruction: &Instruction) -> bool {
         0
     };
     is_pair && is_loaded && instruction.first == instruction.second || word & should_be_ones != should_be_ones
+}
+
+/// Tells whether a fault may leave some of the registers loaded: QEMU's does, the interpreter's does not.
+fn is_partial(instruction: &Instruction) -> bool {
+    let is_vector = !matches!(instruction.registers, Registers::General { .. });
+    instruction.kind == Kind::Load && instruction.elements > 1 && is_vector
+}
+
+/// Tells whether the access may go on into a page where it fails.
+fn may_fault(case: &Case) -> bool {
+    (EDGES + 0x1800..EDGES + 0x5000).contains(&(case.base & !(0xff << 56)))
 }
 
 /// Tells whether QEMU makes one access of what are several by the architecture: a device may tell.

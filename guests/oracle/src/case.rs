@@ -15,12 +15,19 @@ pub const DEVICE_WINDOW: u64 = 0xc800_0420;
 pub const NORMAL_WINDOW: u64 = 0x1_0800_0420;
 /// The same where EL1 finds them.
 pub const PRIORITIES: u64 = 0x0800_0420;
+/// Five pages for EL0: a page of RAM, the distributor as Normal memory, nothing, the distributor again, and that page of
+/// RAM again, read-only.
+pub const EDGES: u64 = 0x1_4000_0000;
+/// The page of RAM where EL1 finds it; the first and the last 64 bytes belong to a case.
+pub const EDGE: u64 = 0x4000_4000;
 /// Bits of a priority that every distributor keeps, in each byte.
 pub const PRIORITY_BITS: u64 = 0xf8f8_f8f8_f8f8_f8f8;
 /// Double words of memory that the instructions work on, in RAM.
 pub const RAM_DOUBLES: usize = 128;
-/// The same, of the distributor.
-pub const DEVICE_DOUBLES: usize = 8;
+/// Where EL1 finds the memory of a case, in runs of double words: in RAM.
+pub const RAM_RUNS: [(u64, usize); 1] = [(RAM_WINDOW, RAM_DOUBLES)];
+/// The same, of the distributor and beside it.
+pub const DEVICE_RUNS: [(u64, usize); 3] = [(PRIORITIES, 8), (EDGE, 8), (EDGE + 0xfc0, 8)];
 /// Double words of a [`Case`].
 pub const CASE_DOUBLES: usize = 5;
 /// Double words of what a case leaves: X0 to X30, SP, how it ended, V0 to V31, memory.

@@ -5,6 +5,8 @@
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 
+use crate::case::EDGE;
+
 global_asm!(include_str!("start.s"));
 
 const UART_DR: u64 = 0x0900_0000;
@@ -28,14 +30,44 @@ const BLOCKS: [u64; 5] = [
     1 | 2 << 2 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53 | 1 << 54,
 ];
 
-/// A translation table of level 1.
+/// Pages of 4 KiB: `case::EDGES` says which. Of level 3 with attributes as above.
+const PAGES: [u64; 5] = [
+    EDGE | 3 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53,
+    0x0800_0000 | 3 | 2 << 2 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53 | 1 << 54,
+    0,
+    0x0800_0000 | 3 | 2 << 2 | 1 << 6 | 3 << 8 | 1 << 10 | 1 << 53 | 1 << 54,
+    EDGE | 3 | 3 << 6 | 3 << 8 | 1 << 10 | 1 << 53,
+];
+
+/// A translation table.
 #[repr(C, align(4096))]
 struct Table(UnsafeCell<[u64; 512]>);
 
-// SAFETY: one CPU runs, and it writes the table once, before it is walked.
+// SAFETY: one CPU runs, and it writes the tables once, before they are walked.
 unsafe impl Sync for Table {}
 
-static TABLE: Table = Table(UnsafeCell::new([0; 512]));
+/// Of levels 1, 2 and 3.
+static TABLES: [Table; 3] = [const { Table(UnsafeCell::new([0; 512])) }; 3];
+
+impl Table {
+    /// Returns a descriptor that points here.
+    fn descriptor(&self) -> u64 {
+        let address: u64;
+        // SAFETY: moves an address, which is also the physical one.
+        unsafe { asm!("mov {}, {}", out(reg) address, in(reg) self.0.get(), options(nomem, nostack)) };
+        address | 3
+    }
+
+    /// Writes descriptors from the first on.
+    fn fill(&self, descriptors: impl Iterator<Item = u64>) {
+        let mut slot = self.0.get().cast::<u64>();
+        for descriptor in descriptors.take(512) {
+            // SAFETY: the table has 512 entries, and no walk has begun.
+            unsafe { slot.write_volatile(descriptor) };
+            slot = slot.wrapping_add(1);
+        }
+    }
+}
 
 /// All registers of EL0, before and after.
 #[repr(C, align(16))]
@@ -59,18 +91,16 @@ impl Frame {
 
 /// Maps what the guest uses where it is, and turns the MMU and the caches on.
 pub fn enable_mmu() {
-    let mut slot = TABLE.0.get().cast::<u64>();
-    for block in BLOCKS {
-        // SAFETY: the table has more entries than there are blocks, and no walk has begun.
-        unsafe { slot.write_volatile(block) };
-        slot = slot.wrapping_add(1);
-    }
+    let [first, second, third] = &TABLES;
+    third.fill(PAGES.into_iter());
+    second.fill([third.descriptor()].into_iter());
+    first.fill(BLOCKS.into_iter().chain([second.descriptor()]));
     // SAFETY: code, stack and devices are mapped where they are.
     unsafe {
         asm!(
             "msr MAIR_EL1, {mair}", "msr TCR_EL1, {tcr}", "msr TTBR0_EL1, {table}", "dsb sy", "isb",
             "tlbi vmalle1", "dsb nsh", "isb", "msr SCTLR_EL1, {sctlr}", "isb",
-            mair = in(reg) MAIR, tcr = in(reg) TCR, table = in(reg) TABLE.0.get(), sctlr = in(reg) SCTLR,
+            mair = in(reg) MAIR, tcr = in(reg) TCR, table = in(reg) first.0.get(), sctlr = in(reg) SCTLR,
         );
     }
 }

@@ -12,8 +12,8 @@ mod case;
 mod machine;
 
 use case::{
-    CASE_DOUBLES, CASES_OFFSET, CODE, Case, DEVICE_DOUBLES, Header, PRIORITIES, PRIORITY_BITS, RAM_DOUBLES,
-    RAM_WINDOW, RESULT_DOUBLES,
+    CASE_DOUBLES, CASES_OFFSET, CODE, Case, DEVICE_RUNS, Header, PRIORITY_BITS, RAM_DOUBLES, RAM_RUNS,
+    RESULT_DOUBLES,
 };
 use machine::Frame;
 
@@ -42,15 +42,13 @@ extern "C" fn primary(image: u64) -> ! {
 
 /// Executes a case and returns what it leaves.
 fn run(case: &Case, is_device: bool) -> [u64; RESULT_DOUBLES] {
-    let (window, doubles, mask) = if is_device {
-        (PRIORITIES, DEVICE_DOUBLES, PRIORITY_BITS)
-    } else {
-        (RAM_WINDOW, RAM_DOUBLES, u64::MAX)
-    };
+    let (runs, mask): (&[(u64, usize)], u64) =
+        if is_device { (&DEVICE_RUNS, PRIORITY_BITS) } else { (&RAM_RUNS, u64::MAX) };
+    let places = || runs.iter().flat_map(|(start, doubles)| (*start..).step_by(8).take(*doubles));
     let mut frame = Frame::new();
     let mut memory = [0; RAM_DOUBLES];
     case.fill(mask, &mut memory, &mut frame.registers, &mut frame.vectors);
-    for (double, at) in memory.iter().take(doubles).zip((window..).step_by(8)) {
+    for (double, at) in memory.iter().zip(places()) {
         machine::write_halves(at, *double);
     }
     let [first, second] = case.words;
@@ -59,7 +57,7 @@ fn run(case: &Case, is_device: bool) -> [u64; RESULT_DOUBLES] {
 
     let mut result = [0; RESULT_DOUBLES];
     let ending = [case::ending(frame.elr_el1.wrapping_sub(CODE) / 4, frame.esr_el1)];
-    for (double, at) in memory.iter_mut().take(doubles).zip((window..).step_by(8)) {
+    for (double, at) in memory.iter_mut().zip(places()) {
         *double = machine::read_halves(at) & mask;
     }
     let left = frame.registers.iter().chain(&ending).chain(&frame.vectors).chain(&memory).copied();
