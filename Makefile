@@ -22,7 +22,7 @@ PORT ?= 1234
 TARGET := aarch64-unknown-none-softfloat
 ELF := target/$(TARGET)/release/trapeze
 GUEST_ELFS := target/guests/$(TARGET)/release
-BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
+BUILT_IN := target/hello.itb
 
 .PHONY: help setup setup-run build guests hello run debug gdb suite suite-matrix test test-long check bench doc clean \
 	distclean FORCE
@@ -117,8 +117,8 @@ target/count.so: tools/plugin/count.c
 	cc -std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared -o $@ $<
 
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
-$(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
-	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max PACK=1 PMU=0
+$(BUILT_IN): target/hello.img tools/bundle
+	CPUS=1 MEM=16M CPU=max PACK=1 PMU=0 KERNEL=$< INITRD= APPEND= tools/bundle $@ NAME=hello GIC=3 -- NAME=hello-gicv2 GIC=2
 
 target/initramfs.cpio: target/debian/busybox tools/initramfs $(shell find guests/linux -type f)
 	tools/initramfs $< $@

@@ -3,6 +3,7 @@
 //! Not here: EL1 system registers. A vCPU that owns its physical CPU keeps them in the hardware.
 //! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
 
+use crate::addr::GuestVa;
 use crate::dispatcher::cause::CLASSES;
 use crate::dispatcher::traps::Grants;
 use crate::ids::{Gpr, VcpuId};
@@ -169,6 +170,9 @@ pub struct Vcpu {
     pub granted: Grants,
     /// The exclusive monitor of emulated devices.
     pub monitor: Option<Exclusive>,
+    /// A page that the guest's own tables were seen to map as Device memory, where it last accessed the start of one: there
+    /// no access is in two pages.
+    pub device_page: Option<GuestVa>,
     /// Exit counts.
     pub exits: Exits,
 }
@@ -184,6 +188,7 @@ impl Vcpu {
             physical_timer: PhysicalTimer::new(),
             granted: Grants::NONE,
             monitor: None,
+            device_page: None,
             exits: Exits::new(),
         }
     }
@@ -193,6 +198,7 @@ impl Vcpu {
         self.frame = Frame::at_start(entry, context);
         self.physical_timer = PhysicalTimer::new();
         self.granted = Grants::NONE;
+        self.device_page = None;
         self.monitor = None;
     }
 }

@@ -177,7 +177,7 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
         }
     }
     // Boot loaders reserve what they hand over (`/memreserve/`), and firmware the words of its spin table.
-    let releases = cpus(board).filter_map(|cpu| match cpu.enable {
+    let releases = cpus(board).into_iter().filter_map(|cpu| match cpu.enable {
         EnableMethod::SpinTable { release } => Region::<Pa>::new(release, 8),
         _ => None,
     });
@@ -231,16 +231,20 @@ fn whole_pages(region: Region<Pa>) -> Option<Region<Pa>> {
 }
 
 /// Lists the CPUs that will be used: this one first.
-pub fn cpus(board: &Board) -> impl Iterator<Item = Cpu> {
+pub fn cpus(board: &Board) -> Vec<Cpu> {
     let this = Affinity::from_mpidr(MPIDR_EL1.get());
-    let boot = board.cpus.iter().copied().filter(move |cpu| cpu.affinity == this);
-    let others = board.cpus.iter().copied().filter(move |cpu| cpu.affinity != this);
-    boot.chain(others).take(MAX_PCPUS)
+    let mut cpus = board.cpus.clone();
+    if let Some(at) = cpus.iter().position(|cpu| cpu.affinity == this) {
+        let boot = cpus.remove(at);
+        cpus.insert(0, boot);
+    }
+    cpus.truncate(MAX_PCPUS);
+    cpus
 }
 
 /// Takes the interrupt controller over and makes what all CPUs share.
 pub fn make_monitor(board: &Board, map: &mut El2Map, frames: Frames, off: Off) -> &'static Monitor {
-    let used = cpus(board).count();
+    let used = cpus(board).len();
     if board.cpus.len() > used {
         log::warn!("{used} of {} CPUs are used", board.cpus.len());
     }

@@ -42,8 +42,8 @@ unsafe extern "C" {
 
 /// Starts every CPU of the board but this one. One that does not come up is reported and left out.
 pub fn start_all(board: &Board, map: &El2Map, monitor: &'static Monitor) {
-    for (number, cpu) in boot::cpus(board).enumerate().skip(1) {
-        publish_block(number, &cpu, map, monitor);
+    for (number, cpu) in boot::cpus(board).iter().enumerate().skip(1) {
+        publish_block(number, cpu, map, monitor);
         let entry = secondary_start as *const () as u64;
         let started = match (cpu.enable, board.psci) {
             (EnableMethod::Psci, Some(conduit)) => {

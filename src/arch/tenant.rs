@@ -176,17 +176,19 @@ macro_rules! from_error {
 }
 from_error!(Fit(FitError), Vm(VmError), Kernel(KernelError), GuestFdt(GuestFdtError), Map(MapError));
 
-/// The bundle that is built in, for each version of the GIC.
-static BUILT_IN: [&[u8]; 2] =
-    [include_bytes!(env!("TRAPEZE_BUNDLE_GICV2")), include_bytes!(env!("TRAPEZE_BUNDLE_GICV3"))];
+/// The bundle that is built in: a VM for a GICv3, and one for a GICv2.
+static BUILT_IN: &[u8] = include_bytes!(env!("TRAPEZE_BUNDLE"));
 
 /// Starts every VM of the bundle that can be started. None: the machine stops with a failure.
 pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: Option<&'static mut [u8]>) {
-    let blob = bundle.unwrap_or_else(|| {
-        let built_in = BUILT_IN[usize::from(matches!(board.gic.registers, GicRegisters::V3 { .. }))];
-        Vec::leak(built_in.to_vec())
-    });
-    if let Err(error) = start_bundle(board, monitor, cpu, blob) {
+    let started = match bundle {
+        Some(blob) => start_bundle(board, monitor, cpu, blob, None),
+        None => {
+            let fitting = u16::from(matches!(board.gic.registers, GicRegisters::V2 { .. }));
+            start_bundle(board, monitor, cpu, Vec::leak(BUILT_IN.to_vec()), Some(fitting))
+        }
+    };
+    if let Err(error) = started {
         log::error!("the bundle: {error}");
         monitor.note_failure();
     }
@@ -197,11 +199,13 @@ pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: O
     monitor.all_seated();
 }
 
+/// Starts the VMs of a bundle, or the one with that number alone.
 fn start_bundle(
     board: &Board,
     monitor: &'static Monitor,
     cpu: &Pcpu,
     blob: &'static mut [u8],
+    only: Option<u16>,
 ) -> Result<(), StartError> {
     let (tree, external) = trapeze::platform::fit::split(blob)?;
     let fdt = dtb::open(tree).map_err(|error| StartError::Tree { node: "bundle".into(), error })?;
@@ -209,7 +213,8 @@ fn start_bundle(
     if memory::has_crc32() {
         bundle = bundle.with_crc32(memory::crc32);
     }
-    for (number, (name, images)) in (0_u16..).zip(bundle.virtual_machines()) {
+    let numbered = (0_u16..).zip(bundle.virtual_machines());
+    for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let made = images
             .map_err(StartError::from)
             .and_then(|images| Tenant::make(VmId(number), &images, board, monitor));

@@ -85,9 +85,13 @@ fn watched(abort: &Abort, at_el0: bool, machine: &impl Machine) -> Option<watchp
 /// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
 /// is not aligned; but in Device memory that would have been an alignment fault.
 #[inline(always)]
-fn is_whole(ipa: Ipa, width: Width, abort: &Abort, vcpu: &Vcpu, machine: &mut impl Machine) -> bool {
+fn is_whole(ipa: Ipa, width: Width, abort: &Abort, vcpu: &mut Vcpu, machine: &mut impl Machine) -> bool {
     if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
-        return vcpu.frame.is_aarch32() || instruction::is_device_memory(abort, machine);
+        if !vcpu.frame.is_aarch32() && !instruction::is_device_memory(abort, machine) {
+            return false;
+        }
+        vcpu.device_page = abort.gva;
+        return true;
     }
     ipa.is_aligned(width.bytes()) || vcpu.frame.is_aarch32()
 }

@@ -71,8 +71,9 @@ pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 #[inline(never)]
 fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
     match DeviceAccess::decode(syndrome) {
-        Some(DeviceAccess { ipa, access })
-            if !mmio::has_watchpoints(vcpu, machine)
+        Some(DeviceAccess { ipa, access, page })
+            if (page.is_none() || page == vcpu.device_page)
+                && !mmio::has_watchpoints(vcpu, machine)
                 && mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
         {
             let [esr_el2, ..] = syndrome;

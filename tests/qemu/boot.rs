@@ -32,7 +32,8 @@ fn hello_runs_on(gic: &str, cpu: &str) {
     for cpus in ["1", "4"] {
         let outcome = Machine::new().with_all([("GIC", gic), ("CPU", cpu), ("CPUS", cpus)]).run();
         hello_is_content(&outcome, gic, "1");
-        outcome.vm("hello", "starts, 1 vCPUs").vm("hello", "is off after ");
+        let name = if gic == "2" { "hello-gicv2" } else { "hello" };
+        outcome.vm(name, "starts, 1 vCPUs").vm(name, "is off after ");
     }
     let four = [("GUEST", "hello"), ("GIC", gic), ("CPU", cpu), ("CPUS", "4"), ("MEM", "16M")];
     hello_is_content(&Machine::as_make_runs_it().with_all(four).run(), gic, "4");

@@ -76,18 +76,25 @@ impl Trap {
     }
 }
 
-/// Counts the rows of the table.
+/// Counts the rows of the table that set bits.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 pub(super) const fn rows() -> usize {
     let (mut count, mut register) = (0, 0);
     while register < TABLE.len() {
-        count += TABLE[register].1.len();
+        let (_, traps) = TABLE[register];
+        let mut number = 0;
+        while number < traps.len() {
+            if traps[number].value != 0 {
+                count += 1;
+            }
+            number += 1;
+        }
         register += 1;
     }
     count
 }
 
-/// The table without its words.
+/// The rows of the table that set bits, without its words.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 pub(super) const ROWS: [Row; rows()] = {
     let nothing =
@@ -98,9 +105,12 @@ pub(super) const ROWS: [Row; rows()] = {
         let (name, traps) = TABLE[register];
         let mut number = 0;
         while number < traps.len() {
-            let Trap { when, until, .. } = traps[number];
-            all[count] = Row { register: name, when, bits: traps[number].in_place(), until };
-            (count, number) = (count + 1, number + 1);
+            let Trap { value, when, until, .. } = traps[number];
+            if value != 0 {
+                all[count] = Row { register: name, when, bits: traps[number].in_place(), until };
+                count += 1;
+            }
+            number += 1;
         }
         register += 1;
     }
