@@ -6,9 +6,10 @@ use crate::addr::{GuestVa, Pa};
 use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
-use crate::interpreter::device::vgic::ListRegisters;
+use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
 use crate::interpreter::translation::{Attempt, Stages};
+use crate::interpreter::watchpoint::Watchpoints;
 use instructions::Vectors;
 
 /// The physical CPU under the running vCPU.
@@ -31,8 +32,14 @@ pub trait Machine {
     /// Makes a virtual SError pending for the guest (HCR_EL2.VSE).
     fn raise_virtual_serror(&mut self);
 
-    /// Reads the list registers back.
+    /// Reads back in which state the list registers were left; nothing else of them changes in the guest's hands.
     fn save_lists(&mut self, lists: &mut ListRegisters);
+
+    /// Reads back in which state the first list register was left.
+    fn save_first(&self, lists: &mut ListRegisters);
+
+    /// Makes what is in the first list register, which is not pending, pending.
+    fn renew_first(&mut self);
 
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);
@@ -40,6 +47,9 @@ pub trait Machine {
     /// Lets a private physical interrupt that stands behind one of the guest's through, or stops it: as the guest does
     /// with its own.
     fn let_through(&mut self, physical: IntId, on: bool);
+
+    /// Returns the state of a private physical interrupt: pending as its line is, active until somebody deactivates it.
+    fn physical_state(&self, physical: IntId) -> State;
 
     /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
     fn splits_deactivation(&self) -> bool;
@@ -71,6 +81,12 @@ pub trait Machine {
     /// Gives the vCPU registers on its first use of them, as a reset leaves them. `all` is what it has now, `new` among
     /// it: none of that traps any more.
     fn grant(&mut self, all: Grants, new: Grants);
+
+    /// Reads MDSCR_EL1.
+    fn mdscr_el1(&self) -> u64;
+
+    /// Reads the guest's watchpoints; it has been granted the debug registers.
+    fn watchpoints(&self) -> Watchpoints;
 
     /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
     fn power_down(&mut self);

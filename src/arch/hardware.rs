@@ -11,9 +11,10 @@ use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
 use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::Width;
-use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
 use trapeze::interpreter::translation::{Attempt, Stages};
+use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
 
 use super::gic::Gic;
@@ -67,12 +68,33 @@ impl Machine for Hardware<'_> {
         self.gic.save(lists);
     }
 
+    fn save_first(&self, lists: &mut ListRegisters) {
+        let [first, ..] = &mut lists.entries;
+        first.state = self.gic.first_state();
+    }
+
+    fn renew_first(&mut self) {
+        self.gic.renew_first();
+    }
+
     fn load_lists(&mut self, lists: &ListRegisters) {
         self.gic.load(lists);
     }
 
     fn let_through(&mut self, physical: IntId, on: bool) {
         self.gic.set_enabled(physical, on);
+    }
+
+    fn physical_state(&self, physical: IntId) -> State {
+        self.gic.private_state(physical)
+    }
+
+    fn mdscr_el1(&self) -> u64 {
+        read_sysreg!("mdscr_el1")
+    }
+
+    fn watchpoints(&self) -> Watchpoints {
+        guest::watchpoints(self.monitor.controls.debug)
     }
 
     fn splits_deactivation(&self) -> bool {

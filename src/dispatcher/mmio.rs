@@ -8,11 +8,13 @@ use crate::ids::{IntId, VcpuSet};
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
 use crate::interpreter::load_store::{self, Access};
+use crate::interpreter::watchpoint;
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vm::{Uart, Vm};
 
 use super::cause::{self, Abort, Fault};
+use super::traps::Grants;
 use super::{Next, instruction, interrupts};
 
 /// One access to a device: where in it, how wide, and the value if it is a write.
@@ -26,6 +28,12 @@ struct Request {
 /// Answers a data abort.
 #[inline(never)]
 pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+    let at_el0 = vcpu.frame.is_el0();
+    if has_watchpoints(vcpu, machine)
+        && let Some(watched) = watched(abort, at_el0, machine)
+    {
+        return Next::Inject(watchpoint::exception(&watched));
+    }
     let answered = match (abort.fault, abort.ipa, abort.access) {
         (Fault::TlbConflict, ..) => {
             machine.invalidate_guest_tlb();
@@ -53,6 +61,25 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
     }
 }
 
+/// Tells whether the guest may watch what it accesses.
+#[inline(always)]
+pub fn has_watchpoints(vcpu: &Vcpu, machine: &impl Machine) -> bool {
+    vcpu.granted.has(Grants::DEBUG)
+        && watchpoint::are_enabled(machine.mdscr_el1(), vcpu.frame.pstate, vcpu.frame.is_el0())
+}
+
+/// Returns the load or store if the guest watches it: what is emulated raises no watchpoint by itself.
+#[cold]
+fn watched(abort: &Abort, at_el0: bool, machine: &impl Machine) -> Option<watchpoint::Access> {
+    if abort.stage1_walk || abort.cache_maintenance {
+        return None;
+    }
+    // How much is accessed where the syndrome does not say is not known: a byte at least.
+    let bytes = abort.access.map_or(1, |access| access.width.bytes());
+    let access = watchpoint::Access { address: abort.gva?, bytes, write: abort.write, at_el0 };
+    machine.watchpoints().watch(&access).then_some(access)
+}
+
 /// Tells whether an access is all of what its instruction accesses, in one piece. In AArch32 it is taken for that.
 ///
 /// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
@@ -75,7 +102,8 @@ pub fn instruction_abort(abort: &Abort, machine: &mut impl Machine) -> Next {
 }
 
 /// Lets a device do a load or store; `None` when no device has the whole access.
-fn load_or_store(
+#[inline(always)]
+pub fn load_or_store(
     ipa: Ipa,
     access: cause::Access,
     vcpu: &mut Vcpu,
@@ -94,6 +122,7 @@ fn load_or_store(
 }
 
 /// Finds the device at `ipa` and makes the access. The value means nothing for a write.
+#[inline(always)]
 pub(super) fn device(
     ipa: Ipa,
     width: Width,
@@ -123,16 +152,24 @@ pub(super) fn device(
 
 fn distributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
     let Request { offset, width, write } = request;
-    interrupts::with_vgic(vcpu, vm, machine, |vgic, id| match write {
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, id, machine| match write {
         Some(value) => (0, vgic.distributor_write(id, offset, width, value)),
+        None if vgic.distributor_shows_lines(offset) => {
+            let changed = interrupts::sample_lines(vgic, id, vm, machine);
+            (vgic.distributor_read(id, offset, width), changed)
+        }
         None => (vgic.distributor_read(id, offset, width), VcpuSet::EMPTY),
     })
 }
 
 fn redistributor(request: Request, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> u64 {
     let Request { offset, width, write } = request;
-    interrupts::with_vgic(vcpu, vm, machine, |vgic, _| match write {
+    interrupts::with_vgic(vcpu, vm, machine, |vgic, id, machine| match write {
         Some(value) => (0, vgic.redistributor_write(offset, width, value)),
+        None if vgic.redistributor_shows_lines(id, offset) => {
+            let changed = interrupts::sample_lines(vgic, id, vm, machine);
+            (vgic.redistributor_read(offset, width), changed)
+        }
         None => (vgic.redistributor_read(offset, width), VcpuSet::EMPTY),
     })
 }

@@ -11,3 +11,4 @@ pub mod psci;
 pub mod smccc;
 pub mod sysreg;
 pub mod translation;
+pub mod watchpoint;

@@ -8,7 +8,7 @@ mod v3;
 use alloc::vec::Vec;
 
 use trapeze::ids::IntId;
-use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::interpreter::device::vgic::{ListRegisters, State};
 
 use super::mmio::Mmio;
 
@@ -30,6 +30,10 @@ const HCR_TDIR: u32 = 1 << 14;
 /// ICH_VMCR_EL2.VEOIM and GICH_VMCR.VEM.
 const VMCR_EOIM: u32 = 1 << 9;
 const EOI_COUNT_SHIFT: u32 = 27;
+
+/// Where a distributor and an SGI_base have what is pending, and what is active, of SGIs and PPIs.
+const ISPENDR: u64 = 0x200;
+const ISACTIVER: u64 = 0x300;
 
 /// What the list registers of a CPU hold, so that only changes are written.
 #[derive(Clone, Copy, Default)]
@@ -143,6 +147,12 @@ impl Gic {
         each!(self, gic => gic.set_enabled(intid, enabled));
     }
 
+    /// Reads the state of an SGI or PPI of this CPU.
+    pub fn private_state(&self, intid: IntId) -> State {
+        let of = |register| each!(self, gic => gic.read_private(register)) >> (intid.0 % 32) & 1 != 0;
+        State::new(of(ISPENDR), of(ISACTIVER))
+    }
+
     /// Sends [`KICK`] to the CPU whose [`Gic::address`] this is.
     pub fn kick(&self, address: u64) {
         each!(self, gic => gic.kick(address));
@@ -163,7 +173,17 @@ impl Gic {
         each!(self, gic => gic.load(lists));
     }
 
-    /// Moves the list registers that the plan used back into it.
+    /// Reads the state in the first list register.
+    pub fn first_state(&self) -> State {
+        each!(self, gic => gic.first_state())
+    }
+
+    /// Sets the pending bit of the first list register.
+    pub fn renew_first(&self) {
+        each!(self, gic => gic.renew_first());
+    }
+
+    /// Moves the states of the list registers that the plan used back into it.
     pub fn save(&self, lists: &mut ListRegisters) {
         each!(self, gic => gic.save(lists));
     }

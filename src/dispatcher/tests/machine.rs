@@ -16,6 +16,7 @@ use crate::interpreter::device::vgic::{
 };
 use crate::interpreter::inject::{El1, Entry, Features};
 use crate::interpreter::translation::{Attempt, Stages};
+use crate::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 use crate::machine::Machine;
 use instructions::Vectors;
 
@@ -65,6 +66,12 @@ pub struct Scripted {
     pub vbar_el1: u64,
     /// The guest's EOImode.
     pub splits: bool,
+    /// The state of physical interrupts; those that are not named are idle.
+    pub physical: Vec<(IntId, State)>,
+    /// MDSCR_EL1.
+    pub mdscr_el1: u64,
+    /// DBGWVR0_EL1 and DBGWCR0_EL1.
+    pub watchpoint: (u64, u64),
     /// What waits in the console.
     pub input: VecDeque<u8>,
     /// Physical interrupts that the guest's deactivations made inactive.
@@ -103,6 +110,9 @@ impl Scripted {
             sctlr_el1: 0,
             vbar_el1: 0x4008_0800,
             splits: false,
+            physical: vec![],
+            mdscr_el1: 0,
+            watchpoint: (0, 0),
             input: VecDeque::new(),
             ended: vec![],
             lists: vec![],
@@ -219,6 +229,16 @@ impl Machine for Scripted {
         }
     }
 
+    fn save_first(&self, lists: &mut ListRegisters) {
+        lists.entries[0] = self.lists[0];
+    }
+
+    fn renew_first(&mut self) {
+        assert!(!self.lists[0].state.is_pending());
+        self.lists[0].state = State::new(true, self.lists[0].state.is_active());
+        self.check();
+    }
+
     fn load_lists(&mut self, lists: &ListRegisters) {
         assert!(lists.used <= self.count);
         self.lists = lists.in_use().map(|entry| self.through_hardware(entry)).collect();
@@ -229,6 +249,20 @@ impl Machine for Scripted {
 
     fn let_through(&mut self, physical: IntId, on: bool) {
         self.calls.push(Call::LetThrough(physical, on));
+    }
+
+    fn mdscr_el1(&self) -> u64 {
+        self.mdscr_el1
+    }
+
+    fn watchpoints(&self) -> Watchpoints {
+        let mut pairs = [(0, 0); MAX_WATCHPOINTS];
+        pairs[0] = self.watchpoint;
+        Watchpoints { is_locked: false, pairs }
+    }
+
+    fn physical_state(&self, physical: IntId) -> State {
+        self.physical.iter().find(|(intid, _)| *intid == physical).map_or(State::Invalid, |(_, state)| *state)
     }
 
     fn splits_deactivation(&self) -> bool {

@@ -53,6 +53,8 @@ pub(super) struct Bank {
     pub edge: u32,
     /// Each stands for a physical interrupt.
     pub backed: u32,
+    /// Of those: whose line was up when the hardware was last asked. Only for the guest to read.
+    sampled: u32,
     /// Physical interrupts that the machine is to deactivate, as their virtual one is given up.
     pub released: u32,
     /// In the list registers of some vCPU.
@@ -110,13 +112,14 @@ impl Bank {
         match access.register {
             Register::Group => self.group,
             Register::SetEnable | Register::ClearEnable => self.enabled,
-            Register::SetPending | Register::ClearPending => self.pending(),
+            Register::SetPending | Register::ClearPending => self.pending() | self.sampled & self.backed,
             Register::SetActive | Register::ClearActive => self.active(),
             Register::Priority => {
-                let bytes = self.priority.get(access.lane..access.lane + access.bytes).unwrap_or_default();
+                let bytes =
+                    self.priority.get(access.lane()..access.lane() + access.bytes()).unwrap_or_default();
                 bytes.iter().rev().fold(0, |word, priority| word << 8 | u32::from(*priority))
             }
-            Register::Configuration => to_odd_bits(self.edge >> (access.lane & 16)),
+            Register::Configuration => to_odd_bits(self.edge >> (access.lane() & 16)),
             _ => 0,
         }
     }
@@ -142,10 +145,10 @@ impl Bank {
             Register::SetActive => self.activate(value),
             Register::ClearActive => self.deactivate(value),
             Register::Priority => self.write_priorities(access, value),
-            Register::Configuration if access.bank == 0 && access.lane == 0 => 0, // SGIs are what they are
+            Register::Configuration if access.bank() == 0 && access.lane() == 0 => 0, // SGIs are what they are
             Register::Configuration => {
-                let half = 0xffff << (access.lane & 16);
-                let edge = self.edge & !half | from_odd_bits(value) << (access.lane & 16);
+                let half = 0xffff << (access.lane() & 16);
+                let edge = self.edge & !half | from_odd_bits(value) << (access.lane() & 16);
                 replace(&mut self.edge, edge)
             }
             _ => 0,
@@ -154,11 +157,11 @@ impl Bank {
     }
 
     fn write_priorities(&mut self, access: Access, value: u32) -> u32 {
-        let Some(priorities) = self.priority.get_mut(access.lane..access.lane + access.bytes) else {
+        let Some(priorities) = self.priority.get_mut(access.lane()..access.lane() + access.bytes()) else {
             return 0;
         };
         let mut changed = 0;
-        let mut bit = 1_u32 << (access.lane & 31);
+        let mut bit = 1_u32 << (access.lane() & 31);
         for (priority, byte) in priorities.iter_mut().zip(value.to_le_bytes()) {
             changed |= if *priority == byte { 0 } else { bit };
             *priority = byte;
@@ -215,6 +218,15 @@ impl Bank {
         }
     }
 
+    /// Takes in the state of the physical interrupt behind `bit`; returns it if a plan may now differ.
+    pub fn sample(&mut self, bit: u32, physical: State) -> u32 {
+        self.sampled = self.sampled & !bit | if physical.is_pending() { bit } else { 0 };
+        // Pending here, active there, and no longer wanted: it fired and went. What software made pending is not
+        // active there, and stays.
+        let gone = physical == State::Active && self.backed & !self.active() & bit != 0;
+        if gone { self.clear_pending(bit) } else { 0 }
+    }
+
     /// Returns the physical interrupts that wait although the guest does not listen to them.
     pub fn unheard(&self, groups: Groups) -> u32 {
         self.latch & self.backed & !self.forwarded(groups)
@@ -267,6 +279,20 @@ impl Bank {
         self.lent &= !bit;
         self.resident &= !bit;
         returned != 0
+    }
+
+    /// Makes the backed interrupt `bit` pending once more in the list register that it was ended in; `false` if it has none,
+    /// is not all that the bank wants to show, or is not shown any more. Nothing has changed then.
+    #[inline]
+    pub fn renew(&mut self, bit: u32, groups: Groups) -> bool {
+        let forwarded = self.forwarded(groups);
+        let others = (self.waiting() & forwarded | self.active | self.released | self.unheard(groups)) & !bit;
+        if self.resident != bit || forwarded & self.backed & bit == 0 || others != 0 || self.has_posted(bit) {
+            return false;
+        }
+        self.active &= !bit;
+        self.lent |= bit;
+        true
     }
 
     /// Tells whether writes to `bit` wait for it to come back.

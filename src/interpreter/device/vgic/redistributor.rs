@@ -50,6 +50,13 @@ impl Vgic {
         value & width.mask()
     }
 
+    /// Tells whether a read by `cpu` shows which of its own interrupts are pending: then [`Vgic::sample_line`] is to come
+    /// first. Of another vCPU's lines it shows what was sampled last.
+    #[must_use]
+    pub fn redistributor_shows_lines(&self, cpu: VcpuId, offset: u64) -> bool {
+        self.locate(offset).is_some_and(|(id, offset)| id == cpu && offset & !0x83 == FRAME_BYTES + 0x200)
+    }
+
     /// Writes a redistributor register; returns the vCPUs whose plan may have changed.
     pub fn redistributor_write(&mut self, offset: u64, width: Width, value: u64) -> VcpuSet {
         let Some((id, offset)) = self.locate(offset) else { return VcpuSet::EMPTY };
@@ -86,7 +93,7 @@ impl Vgic {
 fn sgi_base(offset: u64, width: Width) -> Option<Access> {
     let access = decode(offset.checked_sub(FRAME_BYTES)?, width)?;
     let missing = matches!(access.register, Register::Control | Register::Targets | Register::SgiControl);
-    (access.bank == 0 && !missing).then_some(access)
+    (access.bank() == 0 && !missing).then_some(access)
 }
 
 /// Decodes an access to the RD_base frame.
