@@ -50,8 +50,8 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 
 /// Tells whether the address that aborted is Device memory by the guest's own tables.
 #[inline(never)]
-pub fn is_device_memory(abort: &Abort, machine: &mut impl Machine) -> bool {
-    abort.gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
+pub fn is_device_memory(gva: Option<GuestVa>, machine: &mut impl Machine) -> bool {
+    gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
 }
 
 /// The vCPU that executes, with its memory and devices.
@@ -133,7 +133,9 @@ impl<M: Machine> Cpu for Guest<'_, M> {
         };
         match at {
             Place::Ram(at) => self.machine.access_ram(self.vm.id, at, width, write),
-            Place::Elsewhere(at) => mmio::device(at, width, write, self.vcpu, self.vm, self.machine),
+            Place::Elsewhere(at) => {
+                mmio::device_at_length(at, width, write, self.vcpu, self.vm, self.machine)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod interrupts;
 pub mod mmio;
 pub mod traps;
 
+use crate::addr::GuestVa;
 use crate::ids::{Gpr, VcpuSet};
 use crate::interpreter::device::ptimer;
 use crate::interpreter::device::vgic::SgiRegister;
@@ -70,12 +71,13 @@ pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 /// Answers an everyday access to a device, as [`synchronous`] would; leaves all else to that one.
 #[inline(never)]
 fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
+    let [esr_el2, far_el2, _] = syndrome;
     match DeviceAccess::decode(syndrome) {
         Some(DeviceAccess { ipa, access })
             if !mmio::has_watchpoints(vcpu, machine)
-                && mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
+                && mmio::is_whole(ipa, access.width, Some(GuestVa::new(far_el2)), vcpu, machine)
+                && mmio::load_or_store::<true>(ipa, access, vcpu, vm, machine).is_some() =>
         {
-            let [esr_el2, ..] = syndrome;
             vcpu.frame.step(cause::instruction_bytes(esr_el2));
             Left::Nothing
         }
