@@ -18,6 +18,8 @@ use crate::vm::Vm;
 use super::cause::Abort;
 use super::{Next, mmio};
 
+/// SCTLR_EL1.M: without it all data accesses are to Device memory.
+const SCTLR_M: u64 = 1;
 /// The instruction is fetched with the permissions that every page has from which EL1 or EL0 executes.
 const FETCH: Attempt = Attempt { write: false, el0: false, pan: false };
 
@@ -51,7 +53,8 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 /// Tells whether the address that aborted is Device memory by the guest's own tables.
 #[inline(never)]
 pub fn is_device_memory(gva: Option<GuestVa>, machine: &mut impl Machine) -> bool {
-    gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
+    let has_stage1 = machine.sctlr_el1() & SCTLR_M != 0;
+    !has_stage1 || gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
 }
 
 /// The vCPU that executes, with its memory and devices.
