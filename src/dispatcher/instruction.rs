@@ -18,6 +18,8 @@ use crate::vm::Vm;
 use super::cause::Abort;
 use super::{Next, mmio};
 
+/// SCTLR_EL1.M: without it all data accesses are to Device memory.
+const SCTLR_M: u64 = 1;
 /// The instruction is fetched with the permissions that every page has from which EL1 or EL0 executes.
 const FETCH: Attempt = Attempt { write: false, el0: false, pan: false };
 
@@ -50,8 +52,9 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 
 /// Tells whether the address that aborted is Device memory by the guest's own tables.
 #[inline(never)]
-pub fn is_device_memory(abort: &Abort, machine: &mut impl Machine) -> bool {
-    abort.gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
+pub fn is_device_memory(gva: Option<GuestVa>, machine: &mut impl Machine) -> bool {
+    let has_stage1 = machine.sctlr_el1() & SCTLR_M != 0;
+    !has_stage1 || gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
 }
 
 /// The vCPU that executes, with its memory and devices.
@@ -133,7 +136,9 @@ impl<M: Machine> Cpu for Guest<'_, M> {
         };
         match at {
             Place::Ram(at) => self.machine.access_ram(self.vm.id, at, width, write),
-            Place::Elsewhere(at) => mmio::device(at, width, write, self.vcpu, self.vm, self.machine),
+            Place::Elsewhere(at) => {
+                mmio::device_at_length(at, width, write, self.vcpu, self.vm, self.machine)
+            }
         }
     }
 }

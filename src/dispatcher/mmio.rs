@@ -3,7 +3,7 @@
 //! Not here: what a load or store does with the answer (`load_store`), the devices, and instructions that the syndrome
 //! does not describe (`instruction`).
 
-use crate::addr::{Ipa, PAGE_BYTES};
+use crate::addr::{GuestVa, Ipa, PAGE_BYTES};
 use crate::ids::{IntId, VcpuSet};
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
@@ -43,9 +43,9 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
         // fail.
         (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
         (Fault::Translation(_), Some(ipa), Some(access))
-            if is_whole(ipa, access.width, abort, vcpu, machine) =>
+            if is_whole(ipa, access.width, abort.gva, vcpu, machine) =>
         {
-            load_or_store(ipa, access, vcpu, vm, machine)
+            load_or_store::<false>(ipa, access, vcpu, vm, machine)
         }
         (Fault::Translation(_), Some(_), _) if !abort.stage1_walk => {
             match instruction::interpret(abort, vcpu, vm, machine) {
@@ -85,12 +85,18 @@ fn watched(abort: &Abort, at_el0: bool, machine: &impl Machine) -> Option<watchp
 /// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
 /// is not aligned; but in Device memory that would have been an alignment fault.
 #[inline(always)]
-fn is_whole(ipa: Ipa, width: Width, abort: &Abort, vcpu: &mut Vcpu, machine: &mut impl Machine) -> bool {
+pub fn is_whole(
+    ipa: Ipa,
+    width: Width,
+    gva: Option<GuestVa>,
+    vcpu: &mut Vcpu,
+    machine: &mut impl Machine,
+) -> bool {
     if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
-        if !vcpu.frame.is_aarch32() && !instruction::is_device_memory(abort, machine) {
+        if !vcpu.frame.is_aarch32() && !instruction::is_device_memory(gva, machine) {
             return false;
         }
-        vcpu.device_page = abort.gva;
+        vcpu.device_page = gva;
         return true;
     }
     ipa.is_aligned(width.bytes()) || vcpu.frame.is_aarch32()
@@ -105,9 +111,9 @@ pub fn instruction_abort(abort: &Abort, machine: &mut impl Machine) -> Next {
     Next::Inject(Exception::InstructionAbort { walk_level: None, far: abort.gva })
 }
 
-/// Lets a device do a load or store; `None` when no device has the whole access.
+/// Lets a device do a load or store; `None` when no device has the whole access. `AT_ONCE` is the one that is fast.
 #[inline(always)]
-pub fn load_or_store(
+pub fn load_or_store<const AT_ONCE: bool>(
     ipa: Ipa,
     access: cause::Access,
     vcpu: &mut Vcpu,
@@ -118,16 +124,33 @@ pub fn load_or_store(
     let big_endian = load_store::is_big_endian(vcpu.frame.pstate, machine.sctlr_el1());
     let access = Access { width, sign_extend, sixty_four, gpr, write, big_endian };
     let stored = write.then(|| access.stored(vcpu.frame.get(gpr)));
-    let answer = device(ipa, width, stored, vcpu, vm, machine)?;
+    let answer = if AT_ONCE {
+        device(ipa, width, stored, vcpu, vm, machine)?
+    } else {
+        device_at_length(ipa, width, stored, vcpu, vm, machine)?
+    };
     if !write {
         vcpu.frame.set(gpr, access.loaded(answer));
     }
     Some(())
 }
 
+/// Does what [`device`] does, for those who come here seldom.
+#[inline(never)]
+pub(super) fn device_at_length(
+    ipa: Ipa,
+    width: Width,
+    write: Option<u64>,
+    vcpu: &mut Vcpu,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Option<u64> {
+    device(ipa, width, write, vcpu, vm, machine)
+}
+
 /// Finds the device at `ipa` and makes the access. The value means nothing for a write.
 #[inline(always)]
-pub(super) fn device(
+fn device(
     ipa: Ipa,
     width: Width,
     write: Option<u64>,

@@ -70,13 +70,13 @@ pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 /// Answers an everyday access to a device, as [`synchronous`] would; leaves all else to that one.
 #[inline(never)]
 fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
+    let [esr_el2, ..] = syndrome;
     match DeviceAccess::decode(syndrome) {
         Some(DeviceAccess { ipa, access, page })
             if (page.is_none() || page == vcpu.device_page)
                 && !mmio::has_watchpoints(vcpu, machine)
-                && mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
+                && mmio::load_or_store::<true>(ipa, access, vcpu, vm, machine).is_some() =>
         {
-            let [esr_el2, ..] = syndrome;
             vcpu.frame.step(cause::instruction_bytes(esr_el2));
             Left::Nothing
         }

@@ -69,7 +69,7 @@ impl Class {
             }
         });
         let is_same = decode(case.words[0]).is_none_or(|instruction| {
-            !is_merged(&instruction, case.big_endian) && !(is_partial(&instruction) && may_fault(&case))
+            !(is_merged(&instruction, case.big_endian) || is_partial(&instruction) && may_fault(&case))
         });
         (!has_none && is_same).then_some(Case { words: [case.words[0], NOP], ..case })
     }

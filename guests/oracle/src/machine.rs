@@ -52,9 +52,7 @@ static TABLES: [Table; 3] = [const { Table(UnsafeCell::new([0; 512])) }; 3];
 impl Table {
     /// Returns a descriptor that points here.
     fn descriptor(&self) -> u64 {
-        let address: u64;
-        // SAFETY: moves an address, which is also the physical one.
-        unsafe { asm!("mov {}, {}", out(reg) address, in(reg) self.0.get(), options(nomem, nostack)) };
+        let address = u64::try_from(self.0.get().expose_provenance()).unwrap_or(0);
         address | 3
     }
 

@@ -19,6 +19,9 @@ const NOT_DESCRIBED: u64 = esr(0x24, 0x07);
 const NORMAL: u64 = 0xff << 56;
 const PERMISSION_FAULT: u64 = 0x801 | 0x0f << 1;
 
+/// SCTLR_EL1.M.
+const SCTLR_M: u64 = 1;
+
 const LDP_W1_W2_X0: u32 = 0x2940_0801;
 const STP_W1_W2_X0_PRE_8: u32 = 0x2981_0801;
 const LDR_W1_X0_POST_4: u32 = 0xb840_4401;
@@ -159,6 +162,7 @@ fn an_access_from_ram_into_a_device_has_both_parts() {
         bench.cpus[0].pages.insert(BOUNDARY - 0x1000, NORMAL | (RAM + 0x5000));
         bench.cpus[0].pages.insert(BOUNDARY, NORMAL | GICD);
         bench.write_word(0, GICD, 3);
+        bench.cpus[0].sctlr_el1 = SCTLR_M;
         bench.vcpus[0].frame.pc = ENTRY;
         assert_eq!(bench.exit(0, described, BOUNDARY, hpfar(GICD)), Next::Resume);
         assert_eq!(bench.pc(0), ENTRY + 4);
