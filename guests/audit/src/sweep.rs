@@ -124,7 +124,12 @@ fn write_block(level: Level, gic: Gic, first: u32, read: &[Option<u64>; IN_BLOCK
         let shown = Shown { level, what: 'W', encoding: Encoding(encoding) };
         let at = index * STRIDE as u64 * 4;
         probes += match *value {
-            Some(value) if shown.encoding.op0() >= 2 => fill(&shown, at, value),
+            Some(value) if shown.encoding.op0() >= 2 => {
+                // A timer whose compare value is 0 has met its condition, whatever a write of TVAL left there.
+                Timer::Virtual.set_compare(0);
+                Timer::Physical.set_compare(0);
+                fill(&shown, at, value)
+            }
             _ if shown.encoding.op0() >= 2 => once(&shown, at, 0) + once(&shown, at, u64::MAX),
             _ if shown.encoding.waits() => {
                 wake_at_once(gic);
@@ -201,10 +206,13 @@ impl fmt::Display for Kept {
     }
 }
 
-/// Ends what SMSTART began: MSR SVCRSMZA, #0, UNDEFINED where there is none. Leaves the log alone.
+/// Ends what SMSTART began: MSR SVCRSMZA, #0, UNDEFINED where there is none; and FPSR, which that sets.
 fn leave_streaming_mode() {
-    machine::load_slot(&[Encoding::new(0, 3, 4, 6, 3).write_alone(), SVC_END]);
+    const SVCRSMZA: Encoding = Encoding::new(0, 3, 4, 6, 3);
+    const FPSR: Encoding = Encoding::new(3, 3, 4, 4, 1);
+    machine::load_slot(&[SVCRSMZA.write_alone(), SVC_END, FPSR.write(0), SVC_END]);
     execute(Level::El1, 0, 0);
+    execute(Level::El1, 8, 0);
 }
 
 /// Runs the probe at byte `at` of the buffer, with `x0` in X0 and 0 in the others.
