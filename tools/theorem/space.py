@@ -7,7 +7,7 @@ are set: docs/traps.md. Encodings as in Arm ARM DDI 0487K.a, C5.1.2.
 import fnmatch
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 DATA = Path("tests/audit")
@@ -52,7 +52,8 @@ class Group:
     write: str
     section: str
     banked: str = ""
-    traps: tuple[str, ...] = ()
+    # REGISTER.FIELD: the names that it traps.
+    traps: dict[str, list[str]] = field(default_factory=dict)
     volatile: bool = False
 
 
@@ -73,7 +74,7 @@ class Space:
                 encoding, _, name = line.partition(" ")
                 names[Encoding.parse(encoding)] = name
         rows = tomllib.loads((data / "groups.toml").read_text())["group"]
-        groups = [Group(**{**row, "traps": tuple(row.get("traps", ()))}) for row in rows]
+        groups = [Group(**row) for row in rows]
         known = trap_bits(traps.read_text())
         for group in groups:
             if group.read not in CLASSES or group.write not in CLASSES:
@@ -98,9 +99,18 @@ class Space:
         name = self.name(encoding)
         if name not in self._found:
             upper = name.upper()
-            self._found[name] = next(group for group in self.groups
-                                     if any(fnmatch.fnmatchcase(upper, pattern.upper()) for pattern in group.names))
+            self._found[name] = next(group for group in self.groups if fits(group.names, upper))
         return self._found[name]
+
+    def traps(self, encoding: Encoding) -> list[str]:
+        """Lists the trap bits that bring an access to EL2."""
+        name = self.name(encoding).upper()
+        return [trap for trap, names in self.group(encoding).traps.items() if fits(names, name)]
+
+
+def fits(patterns: list[str], name: str) -> bool:
+    """Says whether one of the patterns fits a name in upper case."""
+    return any(fnmatch.fnmatchcase(name, pattern.upper()) for pattern in patterns)
 
 
 def trap_bits(page: str) -> set[str]:

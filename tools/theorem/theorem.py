@@ -72,7 +72,13 @@ def instructions(space: Space, verdicts: list[Verdict], trapped: Counter) -> lis
         it = found.setdefault((encoding, direction), Instruction(
             encoding, direction, space.name(encoding), {}, trapped[(encoding, direction)]))
         it.at[level] = verdict
-    return list(found.values())
+    return sorted(found.values(), key=lambda it: (it.encoding, it.direction))
+
+
+def present(report: Report) -> list[Instruction]:
+    """Lists the instructions that one of the worlds executes: those that it does not only have an exception for."""
+    return [it for it in report.instructions
+            if any(it.executes(world, level) for world in ("bare", "vm") for level in it.at)]
 
 
 def sensitivity(space: Space, it: Instruction) -> str:
@@ -93,7 +99,8 @@ def mechanism(space: Space, it: Instruction) -> str:
     """Says what keeps the instruction inside the VM, as observed: a trap, a bank, or that the VM has no such thing."""
     group = space.group(it.encoding)
     if it.trapped:
-        return f"trapped: {', '.join(group.traps)}" if group.traps else ""
+        traps = space.traps(it.encoding)
+        return f"trapped: {', '.join(traps)}" if traps else ""
     if not it.executes("vm", 1) and not it.executes("vm", 0):
         return "not there: UNDEFINED at EL1"
     if sensitivity(space, it) == INNOCUOUS:
