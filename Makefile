@@ -106,7 +106,7 @@ $(GUEST_ELFS)/%: FORCE
 
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
 $(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle
-	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max PACK=1
+	tools/bundle $@ NAME=hello KERNEL=$< INITRD= APPEND= CPUS=1 MEM=16M GIC=$* CPU=max PACK=1 PMU=0
 
 target/initramfs.cpio: target/debian/busybox tools/initramfs $(shell find guests/linux -type f)
 	tools/initramfs $< $@

@@ -3,6 +3,7 @@
 //! Not here: any way from one space to another. Only stage 2 turns an [`Ipa`] into a [`Pa`].
 //! Follows Arm ARM DDI 0487K.a, D8.1 (address translation stages).
 
+use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -155,9 +156,9 @@ region_of!(Pa);
 /// Returns `items` in ascending order of `key`. One sort serves all lists: of numbers, whatever the items are.
 #[must_use]
 pub fn sorted<T: Clone>(items: &[T], key: impl Fn(&T) -> u64) -> Vec<T> {
-    let mut order: Vec<(u64, usize)> = items.iter().map(key).zip(0..).collect();
-    order.sort_unstable();
-    order.into_iter().filter_map(|(_, index)| items.get(index).cloned()).collect()
+    // A heap: the sorts of slices are several KiB of code, for speed that nobody needs here.
+    let order: BinaryHeap<(u64, usize)> = items.iter().map(key).zip(0..).collect();
+    order.into_sorted_vec().into_iter().filter_map(|(_, index)| items.get(index).cloned()).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Not here: an implementation. The real one is in `arch/`, a scripted one in the dispatcher's tests.
 
+use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks};
 use crate::interpreter::device::vgic::ListRegisters;
 use crate::interpreter::inject::{El1, Entry, Features};
@@ -32,8 +33,9 @@ pub trait Machine {
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);
 
-    /// Lets the physical interrupt of the virtual timer through, or stops it: as the guest does with its own.
-    fn listen_to_virtual_timer(&mut self, on: bool);
+    /// Lets a private physical interrupt that stands behind one of the guest's through, or stops it: as the guest does
+    /// with its own.
+    fn let_through(&mut self, physical: IntId, on: bool);
 
     /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
     fn splits_deactivation(&self) -> bool;
@@ -62,6 +64,10 @@ pub trait Machine {
     /// Drops every TLB entry of the guest on this CPU: it found two for one address.
     fn invalidate_guest_tlb(&mut self);
 
-    /// Gives the vCPU the debug registers: they trap no more.
-    fn grant_debug(&mut self);
+    /// Gives the vCPU registers on its first use of them, as a reset leaves them. `all` is what it has now, `new` among
+    /// it: none of that traps any more.
+    fn grant(&mut self, all: Grants, new: Grants);
+
+    /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
+    fn power_down(&mut self);
 }

@@ -4,6 +4,7 @@
 //! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
 
 use crate::dispatcher::cause::CLASSES;
+use crate::dispatcher::traps::Grants;
 use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
@@ -16,6 +17,9 @@ const PSTATE_NRW: u64 = 1 << 4;
 const PSTATE_BTYPE: u64 = 0b11 << 10;
 /// PSTATE.SS: a software step is due after the next instruction.
 const PSTATE_SS: u64 = 1 << 21;
+/// PSTATE.IT\[7:2\] and IT\[1:0\] of an AArch32 guest: the rest of its If-Then block.
+const PSTATE_IT_HIGH: u64 = 0b11_1111 << 10;
+const PSTATE_IT_LOW: u64 = 0b11 << 25;
 
 /// What the vectors save and restore on every exit. `arch` reads it from assembly, with SP_EL2 pointing at it: an SP
 /// that is used has to be 16-byte aligned (SCTLR_EL2.SA).
@@ -52,14 +56,24 @@ impl Frame {
         }
     }
 
-    /// Goes on behind an instruction of `bytes` that was emulated: it ends the effect of a branch before it (BTYPE), and
-    /// a software step ends with it (SS; Arm ARM DDI 0487K.a, C5.2.19).
+    /// Goes on behind an instruction of `bytes` that was emulated: it ends the effect of a branch before it (BTYPE), its
+    /// place in an If-Then block (IT), and a software step (SS; Arm ARM DDI 0487K.a, C5.2.19).
     pub fn step(&mut self, bytes: u64) {
         self.pc = self.pc.wrapping_add(bytes);
         self.pstate &= !PSTATE_SS;
         if self.pstate & PSTATE_NRW == 0 {
             self.pstate &= !PSTATE_BTYPE;
+        } else {
+            self.advance_it();
         }
+    }
+
+    /// Takes one instruction off an If-Then block (Arm ARM DDI 0487K.a, AArch32.ITAdvance).
+    fn advance_it(&mut self) {
+        let it = (self.pstate >> 8 & 0b1111_1100) | (self.pstate >> 25 & 0b11);
+        let next = if it & 0b111 == 0 { 0 } else { it & 0b1110_0000 | it << 1 & 0b1_1111 };
+        self.pstate &= !(PSTATE_IT_HIGH | PSTATE_IT_LOW);
+        self.pstate |= (next & 0b1111_1100) << 8 | (next & 0b11) << 25;
     }
 
     /// Tells whether the guest was at EL0.
@@ -123,8 +137,8 @@ pub struct Vcpu {
     pub lists: ListRegisters,
     /// The EL1 physical timer, emulated.
     pub physical_timer: PhysicalTimer,
-    /// Whether it was given the debug registers.
-    pub has_debug: bool,
+    /// What it was given on first use.
+    pub granted: Grants,
     /// Exit counts.
     pub exits: Exits,
 }
@@ -138,7 +152,7 @@ impl Vcpu {
             id,
             lists: ListRegisters::new(list_registers),
             physical_timer: PhysicalTimer::new(),
-            has_debug: false,
+            granted: Grants::NONE,
             exits: Exits::new(),
         }
     }
@@ -147,7 +161,7 @@ impl Vcpu {
     pub fn start(&mut self, entry: u64, context: u64) {
         self.frame = Frame::at_start(entry, context);
         self.physical_timer = PhysicalTimer::new();
-        self.has_debug = false;
+        self.granted = Grants::NONE;
     }
 }
 
@@ -170,8 +184,19 @@ mod tests {
         frame.pstate |= PSTATE_SS | PSTATE_BTYPE;
         frame.step(4);
         assert_eq!((frame.pc, frame.pstate), (0x4004, 0x3c5));
-        let mut thumb = Frame { pstate: PSTATE_NRW | PSTATE_BTYPE | PSTATE_SS, ..frame };
-        thumb.step(2);
-        assert_eq!((thumb.pc, thumb.pstate), (0x4006, PSTATE_NRW | PSTATE_BTYPE));
+    }
+
+    #[test]
+    fn a_step_takes_its_instruction_off_the_if_then_block() {
+        // ITTE EQ: the condition in IT[7:5], one bit for each instruction that is left below it.
+        let pstate = |it: u64| PSTATE_NRW | (it & 0xfc) << 8 | (it & 3) << 25;
+        let mut thumb = Frame { pstate: pstate(0b0000_0110) | PSTATE_SS, ..Frame::at_start(0x4004, 0) };
+        for (pc, it) in [(0x4006, 0b0000_1100), (0x4008, 0b0001_1000), (0x400a, 0), (0x400c, 0)] {
+            thumb.step(2);
+            assert_eq!((thumb.pc, thumb.pstate), (pc, pstate(it)));
+        }
+        let mut last = Frame { pstate: pstate(0b1010_1000), ..Frame::at_start(0, 0) };
+        last.step(4);
+        assert_eq!(last.pstate, PSTATE_NRW);
     }
 }

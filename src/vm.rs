@@ -88,6 +88,15 @@ pub struct Layout {
     pub virtual_timer: IntId,
     /// INTID of the EL1 physical timer (a PPI).
     pub physical_timer: IntId,
+    /// INTID of the performance monitors (a PPI), where the VM's tree has them.
+    pub performance_monitors: Option<IntId>,
+}
+
+impl Layout {
+    /// Lists the interrupts that a vCPU raises itself.
+    pub fn private_lines(&self) -> impl Iterator<Item = IntId> {
+        [self.virtual_timer, self.physical_timer].into_iter().chain(self.performance_monitors)
+    }
 }
 
 /// What becomes of a VM.
@@ -315,6 +324,7 @@ mod tests {
                 ram: Vec::new(),
                 virtual_timer: IntId(27),
                 physical_timer: IntId(30),
+                performance_monitors: None,
             },
             vgic: Vgic::new(GicVersion::V3, &[boot]),
             uarts: Vec::new(),

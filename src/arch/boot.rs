@@ -22,7 +22,8 @@ use super::mmu::{self, El2Map};
 use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
-use super::{heap, memory, timer};
+use super::timer::Deadlines;
+use super::{heap, memory};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
@@ -245,8 +246,8 @@ pub fn make_monitor(board: &Board, map: &mut El2Map, frames: Frames, off: Off) -
     }
     let gic = open_gic(board, map);
     match Monitor::new(board, frames, gic, off, used) {
-        Some(monitor) => Box::leak(Box::new(monitor)),
-        None => stop(&"the CPU's physical address range (ID_AA64MMFR0_EL1.PARange) allows no stage 2"),
+        Ok(monitor) => Box::leak(Box::new(monitor)),
+        Err(unusable) => stop(&unusable),
     }
 }
 
@@ -297,6 +298,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
         emergency_top: area.emergency_top(),
         id,
         gic,
+        timer: Deadlines::new(), // a reset leaves it unknown, and its interrupt goes on
         monitor,
         guest: None,
     }));
@@ -304,7 +306,6 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
     // SAFETY: the box was just made and is never dropped. Handlers get it by TPIDR_EL2 only once this CPU runs a
     // guest, which is after the last use of what is returned here.
     let cpu = unsafe { &mut *cpu };
-    timer::set_deadline(None); // a reset leaves it unknown, and its interrupt goes on
     for intid in monitor.own_interrupts() {
         cpu.gic.set_enabled(intid, true);
     }

@@ -23,7 +23,7 @@ extern "C" fn exit_sync(cpu: &mut Pcpu) -> *const Frame {
     let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();
     vcpu.exits.count(cause::class_index(esr_el2));
     let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
-    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let next = dispatcher::synchronous(&cause, vcpu, &tenant.vm, &mut machine);
     match dispatcher::settle(next, cause::instruction_bytes(esr_el2), vcpu, &tenant.vm, &mut machine) {
         Next::Resume => &raw const vcpu.frame,
@@ -45,7 +45,7 @@ extern "C" fn exit_irq(cpu: &mut Pcpu) -> *const Frame {
 #[unsafe(no_mangle)]
 extern "C" fn exit_serror(cpu: &mut Pcpu) -> *const Frame {
     if let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest {
-        let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+        let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
         dispatcher::system_error(vcpu, &tenant.vm, &mut machine);
     }
     run::go_on(cpu)
@@ -54,8 +54,13 @@ extern "C" fn exit_serror(cpu: &mut Pcpu) -> *const Frame {
 /// Acknowledges one interrupt and gives it to whom it belongs. `false` when there was none.
 pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     let Some(interrupt) = cpu.gic.acknowledge() else { return false };
+    // At once, and before any deactivation: it stays active, so it cannot come again (Arm IHI 0069H, 4.1.1).
+    cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
-    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+    if source == Source::HypervisorTimer {
+        cpu.timer.end_watch();
+    }
+    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
         (Source::Console, _) => {
             cpu.monitor.receive(&mut machine);
@@ -69,8 +74,9 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         cpu.gic.set_enabled(interrupt.intid(), false);
     }
     match disposition {
-        Disposition::LeaveActive => cpu.gic.drop_priority(interrupt),
         Disposition::End => cpu.gic.end(interrupt),
+        Disposition::LeaveActive if cpu.gic.wants_watch() => cpu.timer.watch(),
+        Disposition::LeaveActive => {}
     }
     true
 }

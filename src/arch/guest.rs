@@ -9,7 +9,7 @@ use aarch64_cpu::registers::{
     CNTHCTL_EL2, CNTVOFF_EL2, CPTR_EL2, HCR_EL2, MDCR_EL2, Readable, VMPIDR_EL2, VTCR_EL2, VTTBR_EL2,
     Writeable,
 };
-use trapeze::dispatcher::traps::{self, Features};
+use trapeze::dispatcher::traps::{self, Features, Grants};
 use trapeze::ids::Affinity;
 
 use super::monitor::{Controls, DebugResources};
@@ -22,6 +22,10 @@ const SCTLR_EL1_RESET_0: u64 = 1 | 1 << 2 | 1 << 12 | 1 << 24 | 1 << 25;
 /// VMPIDR_EL2 bit 31, RES1.
 const MPIDR_RES1: u64 = 1 << 31;
 
+macro_rules! clear {
+    ($($name:literal)*) => { $(write_sysreg!($name, 0);)* };
+}
+
 /// Sets EL2 up for the guest that this CPU will run.
 pub fn take_control(controls: &Controls, affinity: Affinity, vttbr_el2: u64, counter_offset: u64) {
     // Stage 2 before HCR_EL2.VM: nothing may be walked with the tables of another.
@@ -29,7 +33,7 @@ pub fn take_control(controls: &Controls, affinity: Affinity, vttbr_el2: u64, cou
     VTTBR_EL2.set(vttbr_el2);
     isb();
     HCR_EL2.set(controls.hcr_el2);
-    MDCR_EL2.set(controls.mdcr_el2);
+    MDCR_EL2.set(controls.mdcr_el2(Grants::NONE));
     CPTR_EL2.set(controls.cptr_el2);
     CNTHCTL_EL2.set(controls.cnthctl_el2);
     write_sysreg!("hstr_el2", controls.hstr_el2);
@@ -73,11 +77,21 @@ fn take_fine_control(features: Features) {
 }
 
 /// Leaves this CPU without a guest: nothing of EL1 translates, counts or interrupts any more.
-pub fn give_up() {
-    write_sysreg!("cntv_ctl_el0", 0);
+pub fn give_up(features: Features) {
+    stop_what_runs_by_itself(features);
     write_sysreg!("sctlr_el1", SCTLR_EL1_RES1); // no walk starts from the guest's tables any more
     isb();
     VTTBR_EL2.set(0);
+    isb();
+}
+
+/// Stops the virtual timer and the performance monitors, and lowers their interrupts.
+pub fn stop_what_runs_by_itself(features: Features) {
+    write_sysreg!("cntv_ctl_el0", 0);
+    if features.has(Features::PMU) {
+        write_sysreg!("pmcr_el0", 0);
+        write_sysreg!("pmintenclr_el1", u64::from(u32::MAX));
+    }
     isb();
 }
 
@@ -114,8 +128,20 @@ pub fn reset_debug(resources: DebugResources) {
     isb();
 }
 
-macro_rules! clear {
-    ($($name:literal)*) => { $(write_sysreg!($name, 0);)* };
+/// Gives the performance monitors the state that a reset leaves, before a vCPU may use them.
+pub fn reset_performance_monitors(counters: u8) {
+    const ALL: u64 = u32::MAX as u64;
+    write_sysreg!("pmcntenclr_el0", ALL);
+    write_sysreg!("pmintenclr_el1", ALL);
+    write_sysreg!("pmcr_el0", 0b110); // P and C: counters to 0; and they do not count
+    for counter in 0..u64::from(counters) {
+        write_sysreg!("pmselr_el0", counter);
+        isb(); // it selects which register the next write is to
+        write_sysreg!("pmxevtyper_el0", 0);
+    }
+    clear!("pmccfiltr_el0" "pmselr_el0" "pmuserenr_el0");
+    write_sysreg!("pmovsclr_el0", ALL);
+    isb();
 }
 
 /// Gives EL1 and EL0 of this CPU the state that a reset leaves. General-purpose registers come with the entry.

@@ -5,6 +5,7 @@
 use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
+use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks};
 use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::vgic::ListRegisters;
@@ -14,6 +15,7 @@ use trapeze::machine::Machine;
 use super::gic::Gic;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
+use super::timer::Deadlines;
 use super::{console, guest, timer};
 
 /// HCR_EL2.VSE.
@@ -23,6 +25,8 @@ const HCR_VSE: u64 = 1 << 8;
 pub struct Hardware<'a> {
     /// Its interrupt controller.
     pub gic: &'a Gic,
+    /// Its timer of EL2.
+    pub timer: &'a Deadlines,
     /// What all CPUs share.
     pub monitor: &'static Monitor,
 }
@@ -63,8 +67,8 @@ impl Machine for Hardware<'_> {
         self.gic.load(lists);
     }
 
-    fn listen_to_virtual_timer(&mut self, on: bool) {
-        self.gic.set_enabled(self.monitor.interrupts.virtual_timer, on);
+    fn let_through(&mut self, physical: IntId, on: bool) {
+        self.gic.set_enabled(physical, on);
     }
 
     fn splits_deactivation(&self) -> bool {
@@ -88,7 +92,7 @@ impl Machine for Hardware<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
-        timer::set_deadline(deadline);
+        self.timer.set_guest(deadline);
     }
 
     fn transmit(&mut self, byte: u8) {
@@ -112,10 +116,20 @@ impl Machine for Hardware<'_> {
         unsafe { asm!("dc cisw, {operand}", "dsb sy", operand = in(reg) operand, options(nostack)) }
     }
 
-    fn grant_debug(&mut self) {
-        guest::reset_debug(self.monitor.controls.debug);
-        MDCR_EL2.set(self.monitor.controls.mdcr_el2_debug_granted);
-        isb();
+    fn grant(&mut self, all: Grants, new: Grants) {
+        let controls = &self.monitor.controls;
+        if new.has(Grants::DEBUG) {
+            guest::reset_debug(controls.debug);
+        }
+        if new.has(Grants::PMU) {
+            guest::reset_performance_monitors(controls.counters);
+        }
+        MDCR_EL2.set(controls.mdcr_el2(all));
+        // No barrier: the ERET that follows is a context synchronization event.
+    }
+
+    fn power_down(&mut self) {
+        guest::stop_what_runs_by_itself(self.monitor.controls.traps);
     }
 }
 

@@ -5,15 +5,18 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::{fmt, iter};
 
 use spin::Mutex;
 use trapeze::addr::Ipa;
+use trapeze::allocator::Owner;
 use trapeze::allocator::frames::Frames;
+use trapeze::allocator::interrupts::{InterruptError, Interrupts};
 use trapeze::allocator::stage2;
 use trapeze::allocator::tables::Geometry;
 use trapeze::allocator::vmid::{VmidBits, Vmids};
 use trapeze::dispatcher::interrupts::{self, Source};
-use trapeze::dispatcher::traps::{self, Debug};
+use trapeze::dispatcher::traps::{self, Grants};
 use trapeze::ids::{IntId, PcpuId, VcpuId};
 use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
 use trapeze::interpreter::inject;
@@ -31,10 +34,6 @@ use super::tenant::Tenant;
 pub struct Controls {
     /// HCR_EL2.
     pub hcr_el2: u64,
-    /// MDCR_EL2 while debug registers trap.
-    pub mdcr_el2: u64,
-    /// MDCR_EL2 for a vCPU that was given the debug registers.
-    pub mdcr_el2_debug_granted: u64,
     /// CPTR_EL2.
     pub cptr_el2: u64,
     /// CNTHCTL_EL2.
@@ -53,6 +52,8 @@ pub struct Controls {
     pub sctlr_el1_at_boot: u64,
     /// Numbers of breakpoints and watchpoints.
     pub debug: DebugResources,
+    /// Number of event counters: PMCR_EL0.N.
+    pub counters: u8,
 }
 
 /// How many debug registers of each kind a CPU has (ID_AA64DFR0_EL1.BRPs and WRPs, plus 1).
@@ -75,8 +76,6 @@ impl Controls {
         let ipa_bits = stage2::ipa_bits(pa_range);
         Some(Self {
             hcr_el2: traps::hcr_el2(traps),
-            mdcr_el2: traps::mdcr_el2(traps, counters, Debug::Trapped),
-            mdcr_el2_debug_granted: traps::mdcr_el2(traps, counters, Debug::Granted),
             cptr_el2: traps::cptr_el2(traps),
             cnthctl_el2: traps::cnthctl_el2(traps),
             hstr_el2: traps::hstr_el2(traps),
@@ -94,7 +93,13 @@ impl Controls {
                 breakpoints: field(5, 0, 12) as u8 + 1,
                 watchpoints: field(5, 0, 20) as u8 + 1,
             },
+            counters,
         })
+    }
+
+    /// Returns MDCR_EL2 for a vCPU that was given this.
+    pub fn mdcr_el2(&self, granted: Grants) -> u64 {
+        traps::mdcr_el2(self.traps, self.counters, granted)
     }
 }
 
@@ -120,12 +125,65 @@ pub fn processor(cpu_interface: CpuInterface, vcpus: u8, peripheral_base: Ipa) -
 pub struct HostInterrupts {
     /// The virtual timer: the guest's.
     pub virtual_timer: IntId,
+    /// Overflow of the performance monitors: the guest's.
+    pub performance_monitors: Option<IntId>,
     /// EL2's physical timer.
     pub hypervisor_timer: IntId,
     /// List registers run out, or the guest ended an interrupt that was to be watched.
     pub maintenance: IntId,
     /// The console's UART.
     pub console: Option<IntId>,
+}
+
+impl HostInterrupts {
+    fn of(board: &Board) -> Self {
+        Self {
+            virtual_timer: board.timer.virtual_el1,
+            performance_monitors: board.performance_monitors,
+            hypervisor_timer: board.timer.hypervisor,
+            maintenance: board.gic.maintenance.intid,
+            console: board.console.as_ref().and_then(|console| console.interrupt).map(|line| line.intid),
+        }
+    }
+
+    /// Takes them for the hypervisor, each once. It lends the private ones of a guest to the vCPU on the same CPU.
+    fn claim(&self, account: &mut Interrupts) -> Result<(), InterruptError> {
+        [KICK, self.virtual_timer, self.hypervisor_timer, self.maintenance]
+            .into_iter()
+            .chain(self.performance_monitors)
+            .chain(self.console)
+            .try_for_each(|intid| account.claim(intid, Owner::Hypervisor))
+    }
+}
+
+/// Why a board cannot be used.
+pub enum Unusable {
+    /// ID_AA64MMFR0_EL1.PARange allows no stage 2.
+    NoStage2,
+    /// An interrupt that the tree names cannot be had.
+    Interrupt(InterruptError),
+}
+
+impl From<InterruptError> for Unusable {
+    fn from(error: InterruptError) -> Self {
+        Self::Interrupt(error)
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStage2 => {
+                f.write_str("the CPU's physical address range (ID_AA64MMFR0_EL1.PARange) allows no stage 2")
+            }
+            Self::Interrupt(InterruptError::NoSuchInterrupt(intid)) => {
+                write!(f, "the board's device tree: interrupts: the GIC has no INTID {}", intid.0)
+            }
+            Self::Interrupt(InterruptError::OwnedBy(intid, _) | InterruptError::NotOwned(intid)) => {
+                write!(f, "the board's device tree: interrupts: INTID {} is given two uses", intid.0)
+            }
+        }
+    }
 }
 
 /// A place for a vCPU on a physical CPU.
@@ -153,7 +211,7 @@ pub struct Monitor {
     pub frames: Mutex<Frames>,
     /// Free VMIDs.
     pub vmids: Mutex<Vmids>,
-    /// The interrupts in use.
+    /// What the interrupts in use stand for.
     pub interrupts: HostInterrupts,
     /// What each CPU opens its interrupt controller from.
     pub gic: GicParts,
@@ -166,9 +224,17 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Makes the shared state; `cpus` is the number of CPUs. `None` if the CPU
-    /// has no stage 2 that serves.
-    pub fn new(board: &Board, frames: Frames, gic: GicParts, off: Off, cpus: usize) -> Option<Self> {
+    /// Makes the shared state; `cpus` is the number of CPUs.
+    ///
+    /// # Errors
+    /// If the CPU has no stage 2 that serves, or an interrupt of the board is no interrupt or has two uses.
+    pub fn new(
+        board: &Board,
+        frames: Frames,
+        gic: GicParts,
+        off: Off,
+        cpus: usize,
+    ) -> Result<Self, Unusable> {
         let post = |_| CpuPost {
             address: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
@@ -176,16 +242,13 @@ impl Monitor {
             seat: Mutex::new(None),
         };
         let ids = HostIdRegisters::new(id_space());
-        Some(Self {
-            controls: Controls::of_this_cpu(&ids)?,
+        let interrupts = HostInterrupts::of(board);
+        interrupts.claim(&mut Interrupts::new(gic.intids()))?;
+        Ok(Self {
+            controls: Controls::of_this_cpu(&ids).ok_or(Unusable::NoStage2)?,
             frames: Mutex::new(frames),
             vmids: Mutex::new(Vmids::new(vmid_bits(&ids))),
-            interrupts: HostInterrupts {
-                virtual_timer: board.timer.virtual_el1,
-                hypervisor_timer: board.timer.hypervisor,
-                maintenance: board.gic.maintenance.intid,
-                console: board.console.as_ref().and_then(|console| console.interrupt).map(|line| line.intid),
-            },
+            interrupts,
             gic,
             off,
             cpus: (0..cpus).map(post).collect(),
@@ -203,14 +266,15 @@ impl Monitor {
             _ if intid == known.virtual_timer => Source::VirtualTimer,
             _ if intid == known.hypervisor_timer => Source::HypervisorTimer,
             _ if intid == known.maintenance => Source::Maintenance,
+            _ if Some(intid) == known.performance_monitors => Source::PerformanceMonitors,
             _ if Some(intid) == known.console => Source::Console,
             _ => Source::Unknown,
         }
     }
 
     /// Lists the private interrupts that follow the guest's wishes.
-    pub fn guest_interrupts(&self) -> [IntId; 1] {
-        [self.interrupts.virtual_timer]
+    pub fn guest_interrupts(&self) -> impl Iterator<Item = IntId> {
+        iter::once(self.interrupts.virtual_timer).chain(self.interrupts.performance_monitors)
     }
 
     /// Lists the private interrupts that EL2 wants on every CPU.

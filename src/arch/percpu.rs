@@ -13,6 +13,7 @@ use trapeze::vm::Post;
 use super::gic::Gic;
 use super::monitor::Monitor;
 use super::tenant::Tenant;
+use super::timer::Deadlines;
 
 /// Most physical CPUs that one machine can have.
 pub const MAX_PCPUS: usize = 16;
@@ -73,6 +74,8 @@ pub struct Pcpu {
     pub id: PcpuId,
     /// The CPU's own part of the interrupt controller.
     pub gic: Gic,
+    /// The CPU's timer of EL2.
+    pub timer: Deadlines,
     /// What all CPUs share.
     pub monitor: &'static Monitor,
     /// The virtual CPU that has this CPU, if any.

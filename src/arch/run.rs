@@ -10,9 +10,9 @@ use trapeze::vcpu::{Frame, Vcpu};
 use trapeze::vm::{Requests, State};
 
 use super::exit::take_interrupt;
+use super::guest;
 use super::hardware::Hardware;
 use super::percpu::{Guest, Pcpu};
-use super::{guest, timer};
 
 /// Runs the CPU's first guest, when there is one.
 pub fn enter(cpu: &mut Pcpu) -> ! {
@@ -34,14 +34,7 @@ pub fn carry_out(cpu: &mut Pcpu, next: Next) -> *const Frame {
             stop(cpu, state);
             find_work(cpu)
         }
-        Next::Off => {
-            if let Some(guest) = &mut cpu.guest {
-                // The list registers will not survive the next start: what became of them is for the model to know.
-                let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
-                interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
-            }
-            find_work(cpu)
-        }
+        Next::Off => find_work(cpu),
         Next::Resume | Next::Step | Next::Inject(_) => go_on(cpu),
     }
 }
@@ -54,7 +47,7 @@ pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
             return find_work(cpu);
         }
         if requests.contains(Requests::PLAN) {
-            let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+            let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
             interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
         }
         return &raw const guest.vcpu.frame;
@@ -73,7 +66,7 @@ fn wait(cpu: &mut Pcpu) -> *const Frame {
     loop {
         while take_interrupt(cpu) {}
         let Some(guest) = &mut cpu.guest else { break };
-        let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+        let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
         let requests = guest.post().take();
         if is_to_park(guest, requests) {
             break;
@@ -122,11 +115,8 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     cpu.gic.reset_virtual();
     guest::reset_el1(controls);
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
-    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
-    // Both timers are off now, and so are their lines: what they asked for in an earlier life is over.
-    let timer = tenant.vm.layout.virtual_timer;
-    interrupts::change(&mut guest.vcpu, &tenant.vm, &mut machine, |vgic, id| vgic.set_line(id, timer, false));
-    interrupts::update_physical_timer(&mut guest.vcpu, &tenant.vm, &mut machine);
+    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
+    interrupts::replan(&mut guest.vcpu, &tenant.vm, &mut machine);
     &raw const guest.vcpu.frame
 }
 
@@ -134,8 +124,8 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
 fn park(cpu: &mut Pcpu, epoch: u32) {
     let Some(guest) = &mut cpu.guest else { return };
     cpu.gic.reset_virtual();
-    timer::set_deadline(None);
-    guest::give_up();
+    cpu.timer.set_guest(None);
+    guest::give_up(cpu.monitor.controls.traps);
     for intid in cpu.monitor.guest_interrupts() {
         cpu.gic.set_enabled(intid, false);
         cpu.gic.deactivate(intid);
@@ -153,7 +143,7 @@ fn stop(cpu: &mut Pcpu, state: State) {
     if !tenant.vm.leave_running(state) {
         return; // another vCPU was first; its request to park is on the way
     }
-    let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::PARK, &mut machine);
     // Nobody begins the next epoch before this CPU has gathered all vCPUs.
     let (_, epoch) = tenant.vm.standing();
@@ -165,7 +155,7 @@ fn stop(cpu: &mut Pcpu, state: State) {
         State::Resetting => {
             tenant.reload(cpu.monitor);
             tenant.vm.run_again();
-            let mut machine = Hardware { gic: &cpu.gic, monitor: cpu.monitor };
+            let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
             tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::START, &mut machine);
         }
         State::Running | State::Off | State::Crashed => {

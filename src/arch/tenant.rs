@@ -15,6 +15,7 @@ use trapeze::allocator::Owner;
 use trapeze::allocator::frames::{Extents, Frames};
 use trapeze::allocator::stage2::{Stage2, Stage2Attributes};
 use trapeze::allocator::tables::{MapError, TableMemory};
+use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
 use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
@@ -117,6 +118,7 @@ enum StartError {
     Map(MapError),
     Power,
     GicVersion { wanted: GicVersion },
+    PerformanceMonitors { node: String, why: &'static str },
     Cpus { wanted: usize, free: usize },
     Memory { wanted_bytes: u64, free_bytes: u64 },
     Vmids,
@@ -148,6 +150,7 @@ impl fmt::Display for StartError {
                     "its interrupt controller: compatible: a GICv3, but this board has a GICv2: give the VM an \"arm,gic-400\""
                 )
             }
+            Self::PerformanceMonitors { node, why } => write!(f, "{node}: {why}: remove the node"),
             Self::Cpus { wanted, free } => {
                 write!(f, "/cpus: {wanted} vCPUs, but {free} physical CPUs are free: each vCPU needs one")
             }
@@ -243,6 +246,7 @@ impl Tenant {
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
         let pcpus = choose_cpus(&config, board, monitor)?;
+        check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
         let finished = guest_fdt::build(&fdt, &config, plan.initrd)?;
@@ -356,6 +360,19 @@ fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Ve
     Ok(free)
 }
 
+/// Requires the board to have performance monitors that interrupt, if the VM is to.
+fn check_performance_monitors(config: &VmConfig, monitor: &Monitor) -> Result<(), StartError> {
+    let Some(wanted) = &config.performance_monitors else { return Ok(()) };
+    let refuse = |why| Err(StartError::PerformanceMonitors { node: wanted.path.clone(), why });
+    if !monitor.controls.traps.has(Features::PMU) {
+        refuse("compatible: this board's CPUs have no performance monitors (PMUv3)")
+    } else if monitor.interrupts.performance_monitors.is_none() {
+        refuse("interrupts: the performance monitors of this board interrupt by no PPI")
+    } else {
+        Ok(())
+    }
+}
+
 fn parts(
     id: VmId,
     name: &str,
@@ -381,6 +398,10 @@ fn parts(
     };
     let mut vgic = Vgic::new(version, &config.vcpus);
     vgic.back_by_hardware(config.timer.virtual_, monitor.interrupts.virtual_timer);
+    let performance_monitors = config.performance_monitors.as_ref().map(|node| node.interrupt);
+    if let (Some(intid), Some(physical)) = (performance_monitors, monitor.interrupts.performance_monitors) {
+        vgic.back_by_hardware(intid, physical);
+    }
     let uart = |uart: &vm_tree::Uart| Uart {
         region: uart.registers,
         intid: uart.interrupt,
@@ -397,6 +418,7 @@ fn parts(
             ram: config.ram.clone(),
             virtual_timer: config.timer.virtual_,
             physical_timer: config.timer.physical,
+            performance_monitors,
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),

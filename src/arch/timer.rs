@@ -3,7 +3,9 @@
 //! Not here: the timers of guests (the virtual one is the guest's own; the physical one is a model).
 //! Follows Arm ARM DDI 0487K.a, D11.
 
-use aarch64_cpu::registers::{CNTHP_CTL_EL2, CNTPCT_EL0, Readable, Writeable};
+use core::cell::Cell;
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTHP_CTL_EL2, CNTPCT_EL0, Readable, Writeable};
 use trapeze::ids::Ticks;
 
 use super::sysreg::{isb, write_sysreg};
@@ -14,14 +16,47 @@ pub fn now() -> Ticks {
     Ticks(CNTPCT_EL0.get())
 }
 
-/// Makes EL2's physical timer fire at `deadline`, or never.
-pub fn set_deadline(deadline: Option<Ticks>) {
-    match deadline {
-        Some(at) => {
-            write_sysreg!("cnthp_cval_el2", at.0);
-            CNTHP_CTL_EL2.write(CNTHP_CTL_EL2::ENABLE::SET);
-        }
-        None => CNTHP_CTL_EL2.set(0),
+/// EL2's physical timer on one CPU. It fires for what comes first: the guest's emulated timer, or the end of a watch.
+pub struct Deadlines {
+    guest: Cell<Option<Ticks>>,
+    watch: Cell<Option<Ticks>>,
+}
+
+impl Deadlines {
+    /// Takes the timer of the CPU that runs this over; it does not fire.
+    pub fn new() -> Self {
+        let this = Self { guest: Cell::new(None), watch: Cell::new(None) };
+        this.set_guest(None);
+        this
     }
-    isb(); // the interrupt line follows before the guest goes on
+
+    /// Makes it fire at `deadline` for the guest, or not for the guest.
+    pub fn set_guest(&self, deadline: Option<Ticks>) {
+        self.guest.set(deadline);
+        self.program();
+    }
+
+    /// Makes it fire 10 ms from now, instead of at the end of an earlier watch.
+    pub fn watch(&self) {
+        self.watch.set(Some(Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 100)));
+        self.program();
+    }
+
+    /// Ends the watch: the timer has fired.
+    pub fn end_watch(&self) {
+        if self.watch.take().is_some() {
+            self.program();
+        }
+    }
+
+    fn program(&self) {
+        match self.guest.get().into_iter().chain(self.watch.get()).min() {
+            Some(at) => {
+                write_sysreg!("cnthp_cval_el2", at.0);
+                CNTHP_CTL_EL2.write(CNTHP_CTL_EL2::ENABLE::SET);
+            }
+            None => CNTHP_CTL_EL2.set(0),
+        }
+        isb(); // the interrupt line follows before the guest goes on
+    }
 }

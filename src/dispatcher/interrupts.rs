@@ -2,7 +2,8 @@
 //!
 //! Not here: the state of interrupts (the vGIC model's), and acknowledging physical ones (`arch/`).
 
-use crate::ids::{VcpuId, VcpuSet};
+use crate::ids::{IntId, VcpuId, VcpuSet};
+use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::Vgic;
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
@@ -15,6 +16,8 @@ pub enum Source {
     Kick,
     /// The guest's virtual timer.
     VirtualTimer,
+    /// An overflow of the guest's performance monitors.
+    PerformanceMonitors,
     /// EL2's timer: the guest's emulated physical timer is due.
     HypervisorTimer,
     /// The list registers want a new plan.
@@ -38,11 +41,8 @@ pub enum Disposition {
 /// Answers a physical interrupt on a CPU that has a vCPU.
 pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
     match source {
-        Source::VirtualTimer => {
-            let timer = vm.layout.virtual_timer;
-            change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, timer, true));
-            Disposition::LeaveActive
-        }
+        Source::VirtualTimer => fired(Some(vm.layout.virtual_timer), vcpu, vm, machine),
+        Source::PerformanceMonitors => fired(vm.layout.performance_monitors, vcpu, vm, machine),
         Source::HypervisorTimer => {
             update_physical_timer(vcpu, vm, machine);
             Disposition::End
@@ -54,6 +54,34 @@ pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
         // What a kick is about is in the vCPU's post; the others are nobody's here.
         Source::Kick | Source::Console | Source::Unknown => Disposition::End,
     }
+}
+
+/// Makes the interrupt pending that a physical one stands behind.
+fn fired(intid: Option<IntId>, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
+    let Some(intid) = intid else { return Disposition::End };
+    change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, intid, true));
+    Disposition::LeaveActive
+}
+
+/// Takes everything about the vCPU's interrupts back into the model, where it stays until the vCPU starts again: what is
+/// pending or active, as a GIC keeps it (Arm DEN 0022F, CPU_OFF), but for the timers and monitors, which lose power.
+pub fn power_down(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    machine.power_down();
+    vcpu.physical_timer = PhysicalTimer::new();
+    machine.set_deadline(None);
+    let mut vgic = vm.vgic.lock();
+    machine.save_lists(&mut vcpu.lists);
+    let mut concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    for intid in vm.layout.private_lines() {
+        concerned.add(vgic.set_line(vcpu.id, intid, false));
+    }
+    vcpu.lists.empty();
+    machine.load_lists(&vcpu.lists);
+    while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
+        machine.deactivate(physical);
+    }
+    drop(vgic);
+    vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
 }
 
 /// Brings the list registers back into the model, changes it, and puts the new plan into them.
@@ -84,7 +112,7 @@ pub fn with_vgic<R>(
     let (answer, changed) = action(&mut vgic, vcpu.id);
     concerned.add(changed);
     if is_loaded || concerned.contains(vcpu.id) {
-        plan(&mut vgic, vcpu, vm, machine);
+        plan(&mut vgic, vcpu, machine);
     }
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
@@ -96,7 +124,7 @@ pub fn replan(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     change(vcpu, vm, machine, |_, vcpu| VcpuSet::only(vcpu));
 }
 
-fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) {
     let heard = vcpu.lists.hardware_enabled;
     vgic.plan(vcpu.id, &mut vcpu.lists);
     machine.load_lists(&vcpu.lists);
@@ -106,8 +134,18 @@ fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
         }
     }
     if vcpu.lists.hardware_enabled != heard {
-        let timer = 1_u32.unbounded_shl(vm.layout.virtual_timer.0);
-        machine.listen_to_virtual_timer(vcpu.lists.hardware_enabled & timer != 0);
+        let_through(vgic, vcpu.lists.hardware_enabled, heard, machine);
+    }
+}
+
+/// Makes the physical GIC listen to what stands behind the guest's interrupts as the guest does: `wanted` and `heard` are
+/// the private ones, bit by bit.
+#[cold]
+fn let_through(vgic: &Vgic, wanted: u32, heard: u32, machine: &mut impl Machine) {
+    for number in (0..32).filter(|number| (wanted ^ heard) >> number & 1 != 0) {
+        if let Some(physical) = vgic.physical(IntId(number)) {
+            machine.let_through(physical, wanted >> number & 1 != 0);
+        }
     }
 }
 

@@ -140,7 +140,10 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
             log::error!("vm {}: every CPU is off, and none is left to turn one on", vm.name);
             Next::Stop(State::Crashed)
         }
-        PsciNext::TurnOff => Next::Off,
+        PsciNext::TurnOff => {
+            interrupts::power_down(vcpu, vm, machine);
+            Next::Off
+        }
         PsciNext::Suspend => {
             vcpu.frame.x[0] = 0;
             if after == Next::Step {
@@ -183,12 +186,12 @@ fn system_register(
         Outcome::PhysicalTimer { register, write } => {
             physical_timer(access.gpr, register, write, vcpu, vm, machine)
         }
-        Outcome::GrantDebug if !vcpu.has_debug => {
-            vcpu.has_debug = true;
-            machine.grant_debug();
+        Outcome::Grant(new) if !vcpu.granted.has(new) => {
+            vcpu.granted = vcpu.granted.with(new);
+            machine.grant(vcpu.granted, new);
             return Next::Resume;
         }
-        Outcome::GrantDebug | Outcome::Undefined => return unknown_register(&access, vcpu, vm),
+        Outcome::Grant(_) | Outcome::Undefined => return unknown_register(&access, vcpu, vm),
     }
     Next::Step
 }

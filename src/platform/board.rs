@@ -28,6 +28,7 @@ pub use self::gic::{Gic, GicRegisters};
 pub use self::pci::{PciHost, PciWindow};
 pub use self::timer::ArchTimer;
 use crate::addr::{Pa, Region};
+use crate::ids::IntId;
 use crate::platform::dtb::node;
 use crate::platform::dtb::path::{NodePath, PropertyError};
 
@@ -47,6 +48,8 @@ pub struct Board {
     pub gic: Gic,
     /// Interrupts of the generic timer.
     pub timer: ArchTimer,
+    /// Overflow interrupt of the performance monitors, where it is a PPI.
+    pub performance_monitors: Option<IntId>,
     /// Where the monitor writes to and reads from.
     pub console: Option<Console>,
     /// What the boot loader gave as initial ramdisk: `linux,initrd-start` and `-end` of `/chosen`.
@@ -77,6 +80,7 @@ impl Board {
             cpus: cpu::cpus(fdt, psci)?,
             psci,
             timer: ArchTimer::read(fdt, &timer, gic.phandle)?,
+            performance_monitors: devices.pmu.as_ref().and_then(|path| overflow(fdt, path, gic.phandle)),
             gic,
             console,
             initrd: chosen.as_ref().map(memory::initrd).transpose()?.flatten(),
@@ -113,6 +117,7 @@ struct Devices<'b, 'a> {
     gic: Option<NodePath<'b, 'a>>,
     timer: Option<NodePath<'b, 'a>>,
     psci: Option<NodePath<'b, 'a>>,
+    pmu: Option<NodePath<'b, 'a>>,
     pci: Option<NodePath<'b, 'a>>,
     watchdog: Option<NodePath<'b, 'a>>,
 }
@@ -141,6 +146,8 @@ impl<'b, 'a> Devices<'b, 'a> {
             "arm,gic-400" | "arm,cortex-a15-gic" | "arm,cortex-a7-gic" | "arm,gic-v3" => Some(&mut self.gic),
             "arm,armv8-timer" => Some(&mut self.timer),
             "arm,psci-0.2" | "arm,psci-1.0" => Some(&mut self.psci),
+            "arm,armv8-pmuv3" => Some(&mut self.pmu),
+            pmu if pmu.starts_with("arm,cortex-") && pmu.ends_with("-pmu") => Some(&mut self.pmu),
             "pci-host-ecam-generic" => Some(&mut self.pci),
             "brcm,bcm2835-pm" | "brcm,bcm2835-pm-wdt" => Some(&mut self.watchdog),
             _ => None,
@@ -156,6 +163,13 @@ fn registers(path: &NodePath<'_, '_>, index: usize) -> Result<Region<Pa>, Proper
 /// Names a span of CPU addresses for what it is at EL2: physical.
 fn physical(span: Region<u64>) -> Region<Pa> {
     Region { start: Pa::new(span.start), size_bytes: span.size_bytes }
+}
+
+/// Reads the interrupt of the performance monitors. One that is not a PPI cannot follow a vCPU and does not count; nor
+/// does one that cannot be read, as nothing else depends on it.
+fn overflow(fdt: &Fdt<'_>, path: &NodePath<'_, '_>, gic: u32) -> Option<IntId> {
+    let interrupt = path.required_interrupt(fdt, 0).ok()?;
+    (interrupt.controller == gic && interrupt.intid.is_private()).then_some(interrupt.intid)
 }
 
 fn bootargs(chosen: &NodePath<'_, '_>) -> Result<String, PropertyError> {

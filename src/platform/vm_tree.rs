@@ -40,6 +40,8 @@ pub struct VmConfig {
     pub gic: Gic,
     /// The generic timer.
     pub timer: Timer,
+    /// What the tree says of the performance monitors. Without it a CPU that has some keeps them, but for the interrupt.
+    pub performance_monitors: Option<PerformanceMonitors>,
     /// PL011s in the order of the tree.
     pub uarts: Vec<Uart>,
     /// How the tree tells the guest to call PSCI.
@@ -72,6 +74,15 @@ pub struct Timer {
     pub physical: IntId,
     /// That of CNTV, the virtual timer.
     pub virtual_: IntId,
+}
+
+/// The performance monitors of each vCPU.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PerformanceMonitors {
+    /// Path of their node.
+    pub path: String,
+    /// Their overflow interrupt, a PPI.
+    pub interrupt: IntId,
 }
 
 /// A PL011.
@@ -118,6 +129,9 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
         psci: psci.what,
         vcpus: parts.cpus.iter().map(|cpu| cpu.what).collect(),
         ram: parts.ram.iter().map(|ram| ram.what).collect(),
+        performance_monitors: parts
+            .performance_monitors
+            .map(|Found { path, what: interrupt }| PerformanceMonitors { path, interrupt }),
         uarts: parts.uarts,
     })
 }
@@ -195,6 +209,11 @@ fn check_wiring(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
     if let Some(stray) = parts.wired_to.iter().find(|wire| wire.what != parts.gic_phandle) {
         let wanted = "the phandle of the VM's interrupt controller, here or in a parent";
         return Err(at(&stray.path, VmFault::Malformed { property: "interrupt-parent", wanted }));
+    }
+    if let (Some(monitors), Some(timer)) = (&parts.performance_monitors, &parts.timer)
+        && [timer.what.physical, timer.what.virtual_].contains(&monitors.what)
+    {
+        return Err(at(&monitors.path, VmFault::SameInterrupt(monitors.what, timer.path.clone())));
     }
     for (index, uart) in parts.uarts.iter().enumerate() {
         if let Some(other) = parts.uarts.iter().take(index).find(|other| other.interrupt == uart.interrupt) {

@@ -76,6 +76,6 @@ fn one_vm_resets_alone() {
         Guest::new("restless", &kernel.to_string_lossy()).with("MEM", "2M"),
         Guest::hello("steady"),
     ]);
-    let outcome = bundle.machine().until("vm steady: is off after ", 1).run();
+    let outcome = bundle.machine().until("vm steady: is off after ", 1).until("vm restless: resets", 2).run();
     outcome.complains(&[]).vm("restless", "resets").vm("steady", "is off after ");
 }

@@ -51,7 +51,7 @@ pub fn command(program: &str) -> Command {
 pub struct Machine {
     command: Command,
     script: VecDeque<(String, String)>,
-    ending: Option<(String, usize)>,
+    endings: Vec<(String, usize)>,
     limit: Duration,
     _scratch: Option<Scratch>,
 }
@@ -72,7 +72,7 @@ impl Machine {
 
     /// Prepares a machine from the command that starts it.
     pub fn of(command: Command) -> Self {
-        Self { command, script: VecDeque::new(), ending: None, limit: SHORT, _scratch: None }
+        Self { command, script: VecDeque::new(), endings: Vec::new(), limit: SHORT, _scratch: None }
     }
 
     /// Gives a setting of `make run` or `tools/qemu`.
@@ -92,9 +92,9 @@ impl Machine {
         self
     }
 
-    /// Ends the machine from outside once it has printed `text` this many times.
+    /// Ends the machine from outside once it has printed `text` this many times, and all that earlier calls named.
     pub fn until(mut self, text: &str, times: usize) -> Self {
-        self.ending = Some((text.into(), times));
+        self.endings.push((text.into(), times));
         self
     }
 
@@ -133,11 +133,13 @@ impl Machine {
                 let _ = keyboard.write_all(text.as_bytes());
                 self.script.pop_front();
             }
-            if self.ending.as_ref().is_some_and(|(text, times)| count(&output, text) >= *times) {
+            if !self.endings.is_empty()
+                && self.endings.iter().all(|(text, times)| count(&output, text) >= *times)
+            {
                 break;
             }
         }
-        if !in_time || self.ending.is_some() {
+        if !in_time || !self.endings.is_empty() {
             child.0.kill().expect("it is our child");
         }
         let status = child.0.wait().expect("it is our child");

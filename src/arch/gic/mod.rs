@@ -80,6 +80,16 @@ pub enum GicParts {
     },
 }
 
+impl GicParts {
+    /// Returns the number of INTIDs that the distributor has (GICD_TYPER.ITLinesNumber).
+    pub fn intids(&self) -> u32 {
+        match self {
+            Self::V2(blocks) => blocks.intids(),
+            Self::V3 { distributor, .. } => distributor.intids(),
+        }
+    }
+}
+
 /// One CPU's part of the interrupt controller.
 pub enum Gic {
     /// GICv2 with its virtualization extensions, all in memory.
@@ -103,14 +113,24 @@ impl Gic {
         each!(self, gic => gic.acknowledge())
     }
 
-    /// Ends the interrupt's priority but leaves it active: a guest will deactivate it.
+    /// Ends the interrupt's priority but leaves it active.
     pub fn drop_priority(&self, interrupt: Acknowledged) {
         each!(self, gic => gic.drop_priority(interrupt));
     }
 
-    /// Ends the interrupt for good.
+    /// Tells whether an interrupt that was left active to the guest is to be watched: EL2 takes an interrupt of its own a
+    /// moment later.
+    ///
+    /// A level that rises between the guest's handler and its end of the interrupt is signalled when the list register
+    /// deactivates it (Arm IHI 0048B.b, 5.2.1). There are GICv2s, QEMU's model up to 10.0 among them, that look at their
+    /// inputs again only when something else changes; a guest that sleeps until then would sleep for ever.
+    pub fn wants_watch(&self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+
+    /// Ends an interrupt whose priority was dropped.
     pub fn end(&self, interrupt: Acknowledged) {
-        each!(self, gic => { gic.drop_priority(interrupt); gic.deactivate(interrupt) });
+        each!(self, gic => gic.deactivate(interrupt));
     }
 
     /// Makes a private or shared interrupt inactive that no guest will deactivate any more.

@@ -48,11 +48,16 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Returns the number of INTIDs, a multiple of 32.
+    pub fn intids(&self) -> u32 {
+        ((self.distributor.read32(GICD_TYPER) & 0x1f) + 1) * 32
+    }
+
     /// Takes the distributor over: every SPI off and routed to the CPU that runs this.
     pub fn initialise(&self) {
         let distributor = self.distributor;
         distributor.write32(GICD_CTLR, 0);
-        let words = (distributor.read32(GICD_TYPER) & 0x1f) + 1;
+        let words = self.intids() / 32;
         let home = own_interface(distributor) * 0x0101_0101;
         for word in 1..words {
             distributor.write32(ICENABLER + 4 * u64::from(word), u32::MAX);

@@ -44,7 +44,7 @@ impl Distributor {
         let this = Self(registers);
         registers.write32(GICD_CTLR, 0);
         this.wait();
-        let words = (registers.read32(GICD_TYPER) & 0x1f) + 1;
+        let words = this.intids() / 32;
         for word in 1..words {
             registers.write32(ICENABLER + 4 * u64::from(word), u32::MAX);
             registers.write32(ICACTIVER + 4 * u64::from(word), u32::MAX);
@@ -60,6 +60,11 @@ impl Distributor {
             registers.write64(GICD_IROUTER + 8 * u64::from(spi), home.to_mpidr());
         }
         this
+    }
+
+    /// Returns the number of INTIDs, a multiple of 32.
+    pub fn intids(self) -> u32 {
+        ((self.0.read32(GICD_TYPER) & 0x1f) + 1) * 32
     }
 
     fn wait(self) {

@@ -34,6 +34,8 @@ pub const VIRTUAL_TIMER: IntId = IntId(27);
 /// The real machine's virtual timer has another number, so that the two are not mistaken for each other.
 pub const HOST_TIMER: IntId = IntId(26);
 pub const PHYSICAL_TIMER: IntId = IntId(30);
+pub const PERFORMANCE_MONITORS: IntId = IntId(23);
+pub const HOST_MONITORS: IntId = IntId(24);
 
 pub const BOTH: [GicVersion; 2] = [GicVersion::V2, GicVersion::V3];
 
@@ -348,6 +350,7 @@ fn region(start: u64, size_bytes: u64) -> Region<Ipa> {
 fn host_ids() -> HostIdRegisters {
     let mut words = [0; 56];
     words[24] = 1 << 32 | 0x1111; // ID_AA64PFR0_EL1
+    words[32] = 1 << 8; // ID_AA64DFR0_EL1
     words[48] = 0x1122; // ID_AA64MMFR0_EL1
     HostIdRegisters::new(words)
 }
@@ -373,6 +376,7 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
     let affinities: Vec<_> = (0..vcpus).map(|aff0| Affinity { aff0, ..Affinity::default() }).collect();
     let mut vgic = Vgic::new(version, &affinities);
     vgic.back_by_hardware(VIRTUAL_TIMER, HOST_TIMER);
+    vgic.back_by_hardware(PERFORMANCE_MONITORS, HOST_MONITORS);
     let uart = |start, intid| Uart { region: region(start, 0x1000), intid, model: Pl011::new().into() };
     let two = REDISTRIBUTOR_BYTES * 2;
     let (redistributors, deactivation) = match version {
@@ -391,6 +395,7 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
             ram: vec![region(RAM, 0x1000_0000)],
             virtual_timer: VIRTUAL_TIMER,
             physical_timer: PHYSICAL_TIMER,
+            performance_monitors: Some(PERFORMANCE_MONITORS),
         },
         vgic,
         uarts: vec![uart(UART, UART_SPI), uart(SECOND_UART, SECOND_UART_SPI)],

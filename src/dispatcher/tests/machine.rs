@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks};
 use crate::interpreter::device::vgic::{
     GicVersion, ListRegister, ListRegisters, State, decode_v2, decode_v3, encode_v2, encode_v3,
@@ -20,8 +21,8 @@ pub enum Call {
     EnterEl1(Entry),
     /// Made an SError pending.
     VirtualSError,
-    /// Let the virtual timer through, or not.
-    ListenToTimer(bool),
+    /// Let a physical interrupt through, or not.
+    LetThrough(IntId, bool),
     /// Made a physical interrupt inactive.
     Deactivate(IntId),
     /// Interrupted another CPU.
@@ -36,8 +37,15 @@ pub enum Call {
     SetWay(u64),
     /// Dropped the guest's TLB entries.
     InvalidateTlb,
-    /// Gave the debug registers away.
-    GrantDebug,
+    /// Gave registers away.
+    Grant {
+        /// All that the vCPU has.
+        all: Grants,
+        /// What it got now.
+        new: Grants,
+    },
+    /// Stopped the virtual timer and the performance monitors.
+    PowerDown,
 }
 
 /// A CPU with registers for the script to set.
@@ -195,8 +203,8 @@ impl Machine for Scripted {
         self.check();
     }
 
-    fn listen_to_virtual_timer(&mut self, on: bool) {
-        self.calls.push(Call::ListenToTimer(on));
+    fn let_through(&mut self, physical: IntId, on: bool) {
+        self.calls.push(Call::LetThrough(physical, on));
     }
 
     fn splits_deactivation(&self) -> bool {
@@ -235,7 +243,11 @@ impl Machine for Scripted {
         self.calls.push(Call::InvalidateTlb);
     }
 
-    fn grant_debug(&mut self) {
-        self.calls.push(Call::GrantDebug);
+    fn grant(&mut self, all: Grants, new: Grants) {
+        self.calls.push(Call::Grant { all, new });
+    }
+
+    fn power_down(&mut self) {
+        self.calls.push(Call::PowerDown);
     }
 }

@@ -165,7 +165,7 @@ impl Play {
                 self.timer_is_active[cpu] = false;
             }
             machine.calls.retain(|call| match call {
-                Call::ListenToTimer(on) => {
+                Call::LetThrough(HOST_TIMER, on) => {
                     self.timer_is_heard[cpu] = *on;
                     false
                 }

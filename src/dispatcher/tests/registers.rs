@@ -3,12 +3,13 @@
 use super::super::Next;
 use super::bench::{Bench, EL1H, ENTRY, esr, system_esr};
 use super::machine::Call;
+use crate::dispatcher::traps::Grants;
 use crate::ids::Gpr;
 use crate::interpreter::device::vgic::GicVersion;
 use crate::interpreter::sysreg::SystemRegister;
 
 const ID_AA64PFR0_EL1: SystemRegister = SystemRegister::new(3, 0, 0, 4, 0);
-const PMCR_EL0: SystemRegister = SystemRegister::new(3, 3, 9, 12, 0);
+const PMSCR_EL1: SystemRegister = SystemRegister::new(3, 0, 9, 9, 0);
 /// EC 0x00, IL 1.
 const UNDEFINED: u64 = 1 << 25;
 
@@ -47,7 +48,7 @@ fn a_write_of_xzr_writes_zero() {
 fn a_register_that_the_vm_does_not_have_is_undefined() {
     let mut bench = Bench::new(GicVersion::V3, 1);
     for read in [true, false] {
-        let entry = bench.injects(0, system_esr(PMCR_EL0, 1, read), 0, 0);
+        let entry = bench.injects(0, system_esr(PMSCR_EL1, 1, read), 0, 0);
         assert_eq!((entry.esr_el1, entry.far_el1), (UNDEFINED, None));
     }
     let write_of_id = bench.injects(0, system_esr(ID_AA64PFR0_EL1, 1, false), 0, 0);
@@ -89,13 +90,30 @@ fn the_first_touch_of_a_debug_register_gives_them_away() {
     for read in [true, false] {
         assert_eq!(bench.exit(0, system_esr(SystemRegister::MDSCR_EL1, 1, read), 0, 0), Next::Resume);
         assert_eq!(bench.pc(0), ENTRY + 4, "it is executed again");
-        assert_eq!(bench.cpus[0].take_calls(), [Call::GrantDebug]);
-        assert!(bench.vcpus[0].has_debug && !bench.vcpus[1].has_debug);
+        let grant = Call::Grant { all: Grants::DEBUG, new: Grants::DEBUG };
+        assert_eq!(bench.cpus[0].take_calls(), [grant]);
+        assert_eq!((bench.vcpus[0].granted, bench.vcpus[1].granted), (Grants::DEBUG, Grants::NONE));
         let entry = bench.injects(0, system_esr(SystemRegister::MDSCR_EL1, 1, read), 0, 0);
         assert_eq!(entry.esr_el1, UNDEFINED, "the CPU has none");
         bench.vcpus[0].start(ENTRY + 4, 0);
-        assert!(!bench.vcpus[0].has_debug);
+        assert_eq!(bench.vcpus[0].granted, Grants::NONE);
     }
+}
+
+#[test]
+fn performance_monitors_are_given_away_beside_what_was_given_before() {
+    const PMCR_EL0: SystemRegister = SystemRegister::new(3, 3, 9, 12, 0);
+    let mut bench = Bench::new(GicVersion::V3, 1);
+    let mut touch = |register| {
+        assert_eq!(bench.exit(0, system_esr(register, 1, true), 0, 0), Next::Resume);
+        assert_eq!(bench.pc(0), ENTRY, "it is executed again");
+        bench.cpus[0].take_calls()
+    };
+    let both = Grants::DEBUG.with(Grants::PMU);
+    assert_eq!(touch(SystemRegister::MDSCR_EL1), [Call::Grant { all: Grants::DEBUG, new: Grants::DEBUG }]);
+    assert_eq!(touch(PMCR_EL0), [Call::Grant { all: both, new: Grants::PMU }]);
+    let entry = bench.injects(0, system_esr(PMCR_EL0, 1, true), 0, 0);
+    assert_eq!(entry.esr_el1, UNDEFINED, "the CPU has no such register");
 }
 
 #[test]

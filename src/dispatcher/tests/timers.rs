@@ -1,12 +1,19 @@
 //! Facts about the two timers of a guest: the hardware's virtual one and the emulated physical one.
 
-use super::super::interrupts::{Disposition, Source};
-use super::bench::{BOTH, Bench, HOST_TIMER, PHYSICAL_TIMER, VIRTUAL_TIMER, system_esr};
+use super::super::Next;
+use super::super::interrupts::{self, Disposition, Source};
+use super::bench::{
+    BOTH, Bench, GICD, HOST_MONITORS, HOST_TIMER, PERFORMANCE_MONITORS, PHYSICAL_TIMER, UART_SPI,
+    VIRTUAL_TIMER, system_esr,
+};
 use super::machine::Call;
-use crate::ids::Ticks;
+use crate::ids::{IntId, Ticks, VcpuId};
+use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{GicVersion, State};
 use crate::interpreter::sysreg::SystemRegister;
+use crate::vm::Requests;
 
+const CPU_OFF: u64 = 0x8400_0002;
 const SET_ENABLE: u64 = 0x100;
 const CLEAR_ENABLE: u64 = 0x180;
 const TIMER_BIT: u64 = 1 << VIRTUAL_TIMER.0;
@@ -20,9 +27,9 @@ fn the_guests_wish_for_its_timer_reaches_the_hardware() {
         let frame = bench.private_frame(0);
         bench.write_word(0, frame + SET_ENABLE, TIMER_BIT);
         bench.write_word(0, frame + SET_ENABLE, TIMER_BIT);
-        assert_eq!(bench.cpus[0].take_calls(), [Call::ListenToTimer(true)], "once");
+        assert_eq!(bench.cpus[0].take_calls(), [Call::LetThrough(HOST_TIMER, true)], "once");
         bench.write_word(0, frame + CLEAR_ENABLE, TIMER_BIT);
-        assert_eq!(bench.cpus[0].take_calls(), [Call::ListenToTimer(false)]);
+        assert_eq!(bench.cpus[0].take_calls(), [Call::LetThrough(HOST_TIMER, false)]);
     }
 }
 
@@ -35,7 +42,7 @@ fn a_distributor_that_is_off_turns_everyones_timer_off() {
     bench.write_word(0, 0x0800_0000, 0);
     assert_eq!(bench.serve_kicks(), [1]);
     for cpu in &mut bench.cpus {
-        assert_eq!(cpu.take_calls(), [Call::ListenToTimer(false)]);
+        assert_eq!(cpu.take_calls(), [Call::LetThrough(HOST_TIMER, false)]);
     }
 }
 
@@ -70,7 +77,7 @@ fn a_timer_that_the_guest_disables_while_it_fires_is_given_back() {
             let frame = bench.private_frame(0);
             bench.write_word(0, frame + CLEAR_ENABLE, TIMER_BIT);
             let calls = bench.cpus[0].take_calls();
-            assert!(calls.contains(&Call::ListenToTimer(false)), "{calls:?}");
+            assert!(calls.contains(&Call::LetThrough(HOST_TIMER, false)), "{calls:?}");
             // An active one is still the guest's to end.
             assert_eq!(calls.contains(&Call::Deactivate(HOST_TIMER)), !acknowledged, "{calls:?}");
             assert_eq!(bench.cpus[0].pending(), []);
@@ -147,4 +154,84 @@ fn an_application_may_use_the_physical_timer_as_its_kernel_lets_it() {
     assert_eq!(bench.mrs(0, SystemRegister::CNTPCT_EL0), 1000);
     let write = system_esr(SystemRegister::CNTPCT_EL0, 1, false);
     assert_eq!(bench.injects(0, write, 0, 0).esr_el1, 1 << 25, "the counter is read-only");
+}
+
+#[test]
+fn an_overflow_of_the_performance_monitors_is_the_guests_to_end() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        let frame = bench.private_frame(0);
+        bench.write_word(0, GICD, 3);
+        bench.write_word(0, frame + SET_ENABLE, 1 << PERFORMANCE_MONITORS.0);
+        assert_eq!(bench.cpus[0].take_calls(), [Call::LetThrough(HOST_MONITORS, true)], "and not the timer");
+        bench.listen_to(0, &[PERFORMANCE_MONITORS, VIRTUAL_TIMER]);
+        for _ in 0..2 {
+            assert_eq!(bench.interrupt(0, Source::PerformanceMonitors), Disposition::LeaveActive);
+            assert_eq!(bench.handle(0), Some(PERFORMANCE_MONITORS.0));
+            assert_eq!(std::mem::take(&mut bench.cpus[0].ended), [HOST_MONITORS]);
+        }
+    }
+}
+
+#[test]
+fn a_vcpu_that_goes_off_takes_its_timers_along() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 2);
+        bench.listen_to(1, &[VIRTUAL_TIMER, PHYSICAL_TIMER]);
+        bench.msr(1, SystemRegister::CNTP_CVAL_EL0, 1500);
+        bench.msr(1, SystemRegister::CNTP_CTL_EL0, 1);
+        assert_eq!(bench.interrupt(1, Source::VirtualTimer), Disposition::LeaveActive);
+        bench.cpus[1].take_calls();
+        assert_eq!(bench.hvc(1, [CPU_OFF, 0, 0, 0]), Next::Off);
+        let calls = bench.cpus[1].take_calls();
+        assert_eq!(calls, [Call::PowerDown, Call::Deadline(None), Call::Deactivate(HOST_TIMER)]);
+        assert_eq!((bench.cpus[1].lists.len(), bench.vcpus[1].lists.used), (0, 0));
+        bench.cpus[1].now = 2000;
+        bench.turn_on(1);
+        assert_eq!(bench.cpus[1].pending(), [], "neither comes from an earlier life");
+        assert_eq!(bench.mrs(1, SystemRegister::CNTP_CTL_EL0), 0);
+    }
+}
+
+#[test]
+fn what_else_is_pending_waits_for_the_vcpu_to_come_back() {
+    let mut bench = Bench::running(GicVersion::V3, 2);
+    bench.listen_to(1, &[IntId(5)]);
+    bench.msr(0, SystemRegister::ICC_SGI1R_EL1, 5 << 24 | 0b10);
+    bench.serve_kicks();
+    assert_eq!(bench.cpus[1].pending(), [5]);
+    assert_eq!(bench.hvc(1, [CPU_OFF, 0, 0, 0]), Next::Off);
+    assert_eq!(bench.cpus[1].lists, []);
+    bench.turn_on(1);
+    assert_eq!(bench.cpus[1].pending(), [5]);
+    assert_eq!(bench.handle(1), Some(5));
+}
+
+#[test]
+fn a_shared_interrupt_leaves_a_vcpu_that_goes_off_for_its_new_target() {
+    let mut bench = Bench::running(GicVersion::V3, 2);
+    bench.listen_to(1, &[UART_SPI]);
+    bench.route(UART_SPI, 1);
+    bench.vm.vgic.lock().set_line(VcpuId(0), UART_SPI, true);
+    bench.vm.posts[1].leave(Requests::PLAN);
+    interrupts::replan(&mut bench.vcpus[1], &bench.vm, &mut bench.cpus[1]);
+    assert_eq!(bench.cpus[1].pending(), [UART_SPI.0]);
+    bench.write(0, GICD + 0x6000 + u64::from(UART_SPI.0) * 8, Width::Double, 0);
+    bench.kicked();
+    assert_eq!(bench.hvc(1, [CPU_OFF, 0, 0, 0]), Next::Off);
+    assert_eq!(bench.serve_kicks(), [0], "vCPU 0 hears of it");
+    assert_eq!(bench.cpus[0].pending(), [UART_SPI.0]);
+}
+
+#[test]
+fn a_suspend_ends_with_an_interrupt_and_goes_on_behind_the_call() {
+    let mut bench = Bench::running(GicVersion::V3, 1);
+    bench.listen_to(0, &[VIRTUAL_TIMER]);
+    let pc = bench.pc(0);
+    assert_eq!(bench.hvc(0, [0xc400_0001, 0, 0, 0]), Next::Wait);
+    assert_eq!((bench.pc(0), bench.vcpus[0].frame.x[0]), (pc + 4, 0));
+    assert!(!interrupts::is_interrupted(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]));
+    assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
+    assert!(interrupts::is_interrupted(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]));
+    assert_eq!(bench.cpus[0].pending(), [VIRTUAL_TIMER.0], "it is there when the vCPU goes on");
 }

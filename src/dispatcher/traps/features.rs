@@ -46,6 +46,10 @@ impl Features {
     pub const MOPS: Self = Self(1 << 14);
     /// FEAT_NMI: non-maskable interrupts.
     pub const NMI: Self = Self(1 << 15);
+    /// FEAT_PMUv3p1: event counters can be stopped at EL2.
+    pub const PMU_V3P1: Self = Self(1 << 16);
+    /// FEAT_PMUv3p5: so can the cycle counter.
+    pub const PMU_V3P5: Self = Self(1 << 17);
 
     /// Tells whether all of `others` are members.
     #[must_use]
@@ -75,7 +79,7 @@ impl Features {
 }
 
 /// Each feature with its name.
-const NAMES: [(Features, &str); 16] = [
+const NAMES: [(Features, &str); 18] = [
     (Features::PAUTH, "FEAT_PAuth"),
     (Features::RAS, "FEAT_RAS"),
     (Features::LOR, "FEAT_LOR"),
@@ -92,6 +96,8 @@ const NAMES: [(Features, &str); 16] = [
     (Features::HCX, "FEAT_HCX"),
     (Features::MOPS, "FEAT_MOPS"),
     (Features::NMI, "FEAT_NMI"),
+    (Features::PMU_V3P1, "FEAT_PMUv3p1"),
+    (Features::PMU_V3P5, "FEAT_PMUv3p5"),
 ];
 
 /// The feature is there if the field is between `from` and `to`; one of several rows is enough.
@@ -119,6 +125,8 @@ const REPORTED_BY: &[Report] = &[
     report(Features::MPAM, IdField::new(4, 1, 16), 1), // ID_AA64PFR1_EL1.MPAM_frac
     // 0b1111 is a PMU of the implementation's own: no PMUv3 registers.
     Report { feature: Features::PMU, field: IdField::new(5, 0, 8), from: 1, to: 0b1110 },
+    Report { feature: Features::PMU_V3P1, field: IdField::new(5, 0, 8), from: 4, to: 0b1110 },
+    Report { feature: Features::PMU_V3P5, field: IdField::new(5, 0, 8), from: 6, to: 0b1110 },
     report(Features::SPE, IdField::new(5, 0, 32), 1),
     report(Features::TRF, IdField::new(5, 0, 40), 1),
     report(Features::TRBE, IdField::new(5, 0, 44), 1),

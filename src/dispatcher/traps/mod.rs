@@ -13,13 +13,29 @@ mod table;
 pub use features::Features;
 pub use table::{ControlRegister, TABLE, Trap};
 
-/// Whether a vCPU has been given the debug registers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Debug {
-    /// Not yet: the first use traps.
-    Trapped,
-    /// Its own until it is switched off.
-    Granted,
+/// Registers that trap until a vCPU first uses them, and are its own from then on until it is switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Grants(u8);
+
+impl Grants {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Breakpoints, watchpoints and the OS lock.
+    pub const DEBUG: Self = Self(1);
+    /// Performance monitors.
+    pub const PMU: Self = Self(1 << 1);
+
+    /// Tells whether all of `others` are among them.
+    #[must_use]
+    pub const fn has(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Returns the union of the two sets.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
 }
 
 /// Computes HCR_EL2. VSE, VI and VF are 0; TWI and TWE too: a CPU that several vCPUs share adds them.
@@ -28,15 +44,13 @@ pub fn hcr_el2(features: Features) -> u64 {
     word(ControlRegister::HCR_EL2, features)
 }
 
-/// Computes MDCR_EL2. `counters` is PMCR_EL0.N of the CPU, for HPMN: with fewer, the rest would be EL2's own.
+/// Computes MDCR_EL2 for a vCPU with these grants. `counters` is PMCR_EL0.N of the CPU, for HPMN: with fewer, the rest
+/// would be EL2's own.
 #[must_use]
-pub fn mdcr_el2(features: Features, counters: u8, debug: Debug) -> u64 {
+pub fn mdcr_el2(features: Features, counters: u8, granted: Grants) -> u64 {
     const HPMN: u64 = 0b1_1111;
     let hpmn = if features.has(Features::PMU) { u64::from(counters) & HPMN } else { 0 };
-    let lifted = match debug {
-        Debug::Trapped => 0,
-        Debug::Granted => sum(ControlRegister::MDCR_EL2, |row| row.until_granted),
-    };
+    let lifted = sum(ControlRegister::MDCR_EL2, |row| row.until != Grants::NONE && granted.has(row.until));
     (word(ControlRegister::MDCR_EL2, features) | hpmn) & !lifted
 }
 
@@ -128,7 +142,7 @@ struct Row {
     register: ControlRegister,
     when: Features,
     bits: u64,
-    until_granted: bool,
+    until: Grants,
 }
 
 static ROWS: [Row; table::rows()] = table::ROWS;

@@ -3,7 +3,7 @@
 //! Not here: how it becomes words, or a page of documentation.
 //! Follows Arm ARM DDI 0487K.a, the description of each register, in ascending order of bits.
 
-use super::{Features, Row};
+use super::{Features, Grants, Row};
 
 /// A control register of EL2 that has rows in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,8 +52,8 @@ pub struct Trap {
     pub value: u64,
     /// On which CPUs it has that value; 0 on others.
     pub when: Features,
-    /// Whether it is lifted once a vCPU has been granted the debug registers.
-    pub until_granted: bool,
+    /// The grant by which it is lifted; none: it stays.
+    pub until: Grants,
     /// Why it has that value.
     pub why: &'static str,
     /// The module that answers what it traps; empty if it traps nothing.
@@ -71,8 +71,8 @@ impl Trap {
         Self { when: features, ..self }
     }
 
-    const fn until_granted(self) -> Self {
-        Self { until_granted: true, ..self }
+    const fn until(self, until: Grants) -> Self {
+        Self { until, ..self }
     }
 }
 
@@ -91,15 +91,15 @@ pub(super) const fn rows() -> usize {
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of range")]
 pub(super) const ROWS: [Row; rows()] = {
     let nothing =
-        Row { register: ControlRegister::HCR_EL2, when: Features::NONE, bits: 0, until_granted: false };
+        Row { register: ControlRegister::HCR_EL2, when: Features::NONE, bits: 0, until: Grants::NONE };
     let mut all = [nothing; rows()];
     let (mut count, mut register) = (0, 0);
     while register < TABLE.len() {
         let (name, traps) = TABLE[register];
         let mut number = 0;
         while number < traps.len() {
-            let Trap { when, until_granted, .. } = traps[number];
-            all[count] = Row { register: name, when, bits: traps[number].in_place(), until_granted };
+            let Trap { when, until, .. } = traps[number];
+            all[count] = Row { register: name, when, bits: traps[number].in_place(), until };
             (count, number) = (count + 1, number + 1);
         }
         register += 1;
@@ -109,7 +109,7 @@ pub(super) const ROWS: [Row; rows()] = {
 
 /// A field is 0 on purpose and traps nothing.
 const fn clear(field: &'static str, lsb: u8, width: u8, why: &'static str) -> Trap {
-    Trap { field, lsb, width, value: 0, when: Features::NONE, until_granted: false, why, answers: "" }
+    Trap { field, lsb, width, value: 0, when: Features::NONE, until: Grants::NONE, why, answers: "" }
 }
 
 /// All bits of a field are set and trap nothing: something is given, or the bits are RES1.
@@ -211,28 +211,32 @@ const HCR_EL2: &[Trap] = &[
 
 const MDCR_EL2: &[Trap] = &[
     clear("HPMN", 0, 5, "filled in with PMCR_EL0.N: EL2 keeps no counter for itself"),
-    trap("TPMCR", 5, "the PMU is hidden", UNDEFINED).when(Features::PMU),
-    trap("TPM", 6, "the PMU is hidden", UNDEFINED).when(Features::PMU),
+    trap("TPMCR", 5, "performance monitors are granted on first use", SYSREG)
+        .when(Features::PMU)
+        .until(Grants::PMU),
+    trap("TPM", 6, "performance monitors are granted on first use", SYSREG)
+        .when(Features::PMU)
+        .until(Grants::PMU),
     clear("HPME", 7, 1, "EL2 keeps no counter for itself"),
     clear("TDE", 8, 1, "debug exceptions are the guest's, and never taken from EL2"),
-    trap("TDA", 9, "debug registers are granted on first use", SYSREG).until_granted(),
-    trap("TDOSA", 10, "the OS lock is granted with them", SYSREG).until_granted(),
+    trap("TDA", 9, "debug registers are granted on first use", SYSREG).until(Grants::DEBUG),
+    trap("TDOSA", 10, "the OS lock is granted with them", SYSREG).until(Grants::DEBUG),
     trap("TDRA", 11, "no debug component is in the VM's memory: MDRAR_EL1 reads as 0", SYSREG),
     closed("E2PB", 12, 2, "statistical profiling is hidden: its buffer is EL2's"),
     trap("TPMS", 14, "statistical profiling is hidden", UNDEFINED).when(Features::SPE),
     closed("EnSPM", 15, 1, "system PMUs are hidden"),
-    clear("HPMD", 17, 1, "nothing counts"),
+    set("HPMD", 17, 1, "the VM's event counters stand still at EL2").when(Features::PMU_V3P1),
     trap("TTRF", 19, "trace is hidden", UNDEFINED).when(Features::TRF),
-    clear("HCCD", 23, 1, "nothing counts"),
+    set("HCCD", 23, 1, "so does its cycle counter").when(Features::PMU_V3P5),
     closed("E2TB", 24, 2, "trace is hidden: its buffer is EL2's"),
     clear("HLP", 26, 1, "EL2 keeps no counter for itself"),
     trap("TDCC", 27, "the debug channel leads to the machine's debugger: it reads as idle", SYSREG)
         .when(Features::FGT),
-    clear("MTPME", 28, 1, "nothing counts"),
+    clear("MTPME", 28, 1, "a counter counts for its own thread only"),
     clear("HPMFZO", 29, 1, "EL2 keeps no counter for itself"),
-    clear("PMSSE", 30, 2, "the PMU is hidden: no snapshots"),
+    clear("PMSSE", 30, 2, "snapshots are hidden"),
     clear("HPMFZS", 36, 1, "EL2 keeps no counter for itself"),
-    clear("PMEE", 40, 2, "the PMU is hidden: no profiling exceptions"),
+    clear("PMEE", 40, 2, "profiling exceptions are hidden: an overflow is an interrupt"),
     closed("EBWE", 43, 1, "more than 16 breakpoints are hidden"),
     closed("EnSTEPOP", 50, 1, "stepping by opcode is hidden"),
 ];

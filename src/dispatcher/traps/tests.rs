@@ -27,8 +27,9 @@ fn a_cortex_a72_gets_these_words() {
     let features = Features::of_host(&host(&[(5, 0, 8, 1)]));
     assert_eq!(features, Features::PMU);
     assert_eq!(hcr_el2(features), 0x0000_0000_807c_003f);
-    assert_eq!(mdcr_el2(features, 6, Debug::Trapped), 0xe66);
-    assert_eq!(mdcr_el2(features, 6, Debug::Granted), 0x866);
+    assert_eq!(mdcr_el2(features, 6, Grants::NONE), 0xe66);
+    assert_eq!(mdcr_el2(features, 6, Grants::DEBUG), 0x866);
+    assert_eq!(mdcr_el2(features, 6, Grants::DEBUG.with(Grants::PMU)), 0x806);
     assert_eq!(cptr_el2(features), 0x0010_33ff);
     assert_eq!(cnthctl_el2(features), 1);
     assert_eq!(hstr_el2(features), 0);
@@ -112,7 +113,7 @@ fn what_would_give_away_the_machine_stays_closed() {
 #[test]
 fn a_bit_that_the_cpu_does_not_have_stays_zero() {
     assert_eq!(hcr_el2(Features::NONE) >> 32, 0);
-    assert_eq!(mdcr_el2(Features::NONE, 31, Debug::Trapped), 0xe00);
+    assert_eq!(mdcr_el2(Features::NONE, 31, Grants::NONE), 0xe00);
     assert_eq!(cptr_el2(Features::NONE) >> 30, 0);
     assert_eq!(hcrx_el2(Features::HCX), 0);
     assert_eq!(hcrx_el2(Features::HCX.with(Features::MOPS)), 1 << 11);
@@ -120,11 +121,13 @@ fn a_bit_that_the_cpu_does_not_have_stays_zero() {
 }
 
 #[test]
-fn a_grant_lifts_tda_and_tdosa_and_nothing_else() {
-    let trapped = mdcr_el2(Features::ALL, 6, Debug::Trapped);
-    let granted = mdcr_el2(Features::ALL, 6, Debug::Granted);
-    assert_eq!(trapped ^ granted, 0b110 << 8);
-    assert_eq!(trapped & granted, granted);
+fn a_grant_lifts_its_own_traps_and_nothing_else() {
+    let trapped = mdcr_el2(Features::ALL, 6, Grants::NONE);
+    for (grant, bits) in [(Grants::DEBUG, 0b110 << 8), (Grants::PMU, 0b11 << 5)] {
+        let granted = mdcr_el2(Features::ALL, 6, grant);
+        assert_eq!(trapped ^ granted, bits);
+        assert_eq!(trapped & granted, granted);
+    }
 }
 
 #[test]
@@ -163,7 +166,9 @@ fn features_are_found_where_the_manual_reports_them() {
         (Features::AMU, (4, 0, 44, 1)),
         (Features::MPAM, (4, 0, 40, 1)),
         (Features::MPAM, (4, 1, 16, 1)),
-        (Features::PMU, (5, 0, 8, 6)),
+        (Features::PMU, (5, 0, 8, 1)),
+        (Features::PMU.with(Features::PMU_V3P1), (5, 0, 8, 4)),
+        (Features::PMU.with(Features::PMU_V3P1).with(Features::PMU_V3P5), (5, 0, 8, 6)),
         (Features::SPE, (5, 0, 32, 1)),
         (Features::TRF, (5, 0, 40, 1)),
         (Features::TRBE, (5, 0, 44, 1)),
@@ -182,7 +187,7 @@ fn features_are_found_where_the_manual_reports_them() {
 #[test]
 fn every_feature_has_one_name() {
     let names: Vec<_> = Features::ALL.names().collect();
-    assert_eq!(names.len(), 16);
+    assert_eq!(names.len(), 18);
     assert_eq!(Features::MOPS.names().collect::<Vec<_>>(), ["FEAT_MOPS"]);
     assert_eq!(Features::NONE.names().count(), 0);
 }
@@ -202,10 +207,12 @@ fn page() -> String {
             let last = trap.lsb + trap.width - 1;
             let bits = if trap.width == 1 { trap.lsb.to_string() } else { format!("{last}:{}", trap.lsb) };
             let condition: Vec<_> = trap.when.names().collect();
-            let when = match (condition.is_empty(), trap.until_granted) {
-                (true, false) => "always".to_string(),
-                (true, true) => "until granted".to_string(),
-                (false, _) => condition.join(", "),
+            let condition = condition.join(", ");
+            let when = match (condition.as_str(), trap.until == Grants::NONE) {
+                ("", true) => "always",
+                ("", false) => "until granted",
+                (_, true) => &condition,
+                (_, false) => &format!("{condition}, until granted"),
             };
             let Trap { field, value, why, answers, .. } = trap;
             let answers = if answers.is_empty() { String::new() } else { format!("`{answers}`") };

@@ -3,7 +3,7 @@
 //! Not here: AArch64 state. The same features are hidden as there, so that the two views agree.
 //! Follows Arm ARM DDI 0487K.a, the descriptions of ID_PFR0_EL1 to ID_MMFR5_EL1 and MVFR0_EL1 to MVFR2_EL1.
 
-use super::{Field, Register, at_most, gic, hidden, native, native_bits};
+use super::{Field, Register, at_most, gic, hidden, native, native_bits, standard_at_most};
 
 /// A register in which every field describes instructions or EL1 and EL0 state.
 const ALL_NATIVE: &[Field] = &[native_bits("all", 0, 32)];
@@ -60,7 +60,7 @@ const ID_DFR0: &[Field] = &[
     hidden("CopTrc", 12),
     hidden("MMapTrc", 16),
     native("MProfDbg", 20),
-    hidden("PerfMon", 24),
+    standard_at_most("PerfMon", 24, 8), // as ID_AA64DFR0_EL1.PMUVer
     hidden("TraceFilt", 28),
 ];
 

@@ -3,7 +3,7 @@
 //! Not here: how a hidden feature is kept out of reach; each one that has a trap bit has a row in `dispatcher::traps`.
 //! Follows Arm ARM DDI 0487K.a, the descriptions of ID_AA64PFR0_EL1 to ID_AA64MMFR4_EL1.
 
-use super::{Field, Register, at_most, at_most_zero, gic, hidden, native};
+use super::{Field, Register, at_most, at_most_zero, gic, hidden, native, standard_at_most};
 
 /// The registers in manual order.
 pub const REGISTERS: &[Register] = &[
@@ -78,8 +78,8 @@ const PFR2: &[Field] = &[
 const DFR0: &[Field] = &[
     at_most("DebugVer", 0, 10), // 11 (v8.9) adds MDSELR_EL1
     hidden("TraceVer", 4),
-    hidden("PMUVer", 8),
-    native("BRPs", 12), // the debug registers are granted on first use
+    standard_at_most("PMUVer", 8, 8), // granted on first use; 9 (v3p9) adds PMUACR_EL1
+    native("BRPs", 12),               // the debug registers are granted on first use
     hidden("PMSS", 16),
     native("WRPs", 20),
     hidden("SEBEP", 24),

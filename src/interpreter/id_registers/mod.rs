@@ -79,6 +79,12 @@ impl IdRegisters {
         Self(words)
     }
 
+    /// Tells whether the VM has the PMUv3 (ID_AA64DFR0_EL1.PMUVer).
+    #[must_use]
+    pub fn has_performance_monitors(&self) -> bool {
+        bits(self.read(5, 0), 8, 4) != 0
+    }
+
     /// Returns what the VM reads from S3_0_C0_C`crm`_`op2`; 0 outside the space.
     #[must_use]
     #[inline]
@@ -182,6 +188,8 @@ enum Policy {
     AtMost(u8),
     /// What the host has, but no more than 0; 0b1111 is -1 and means not implemented (signed).
     AtMostZero,
+    /// What the host has, but no more than this; 0b1111 is something of the implementation's own and reads as 0.
+    StandardAtMost(u8),
     /// Nothing. A row of this kind is there to say so.
     Hidden,
     /// Which CPU interface the VM's GIC has.
@@ -201,6 +209,13 @@ impl Row {
                     host
                 } else {
                     0
+                }
+            }
+            Policy::StandardAtMost(most) => {
+                if host == MINUS_ONE {
+                    0
+                } else {
+                    host.min(u64::from(most))
                 }
             }
             Policy::Hidden => 0,
@@ -228,6 +243,11 @@ const fn at_most(name: &'static str, lsb: u8, most: u8) -> Field {
 /// A signed 4-bit field of which the VM sees the first version.
 const fn at_most_zero(name: &'static str, lsb: u8) -> Field {
     Field { name, lsb, width: 4, policy: Policy::AtMostZero }
+}
+
+/// A 4-bit field of which the VM sees a lower version, and none that is IMPLEMENTATION DEFINED.
+const fn standard_at_most(name: &'static str, lsb: u8, most: u8) -> Field {
+    Field { name, lsb, width: 4, policy: Policy::StandardAtMost(most) }
 }
 
 /// A 4-bit field of something that the VM does not get.

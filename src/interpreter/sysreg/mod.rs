@@ -3,7 +3,7 @@
 //! Not here: doing it when it needs hardware, another device's state or a resource: the [`Outcome`] says so and the
 //! dispatcher takes it there. Nor AArch32 accesses: an application that reaches one of these gets UNDEFINED.
 //!
-//! What a VM does not have is not in these tables and so is UNDEFINED: PMU, SPE, trace, TRBE, BRBE, AMU, MPAM, error
+//! What a VM does not have is not in these tables and so is UNDEFINED: SPE, trace, TRBE, BRBE, AMU, MPAM, error
 //! records (RAS), LORegions, SVE, SME, MTE, SCXTNUM, ALLINT.
 //!
 //! Follows Arm ARM DDI 0487K.a and, for ICC registers, Arm IHI 0069H (each register's description); for the
@@ -15,6 +15,7 @@ mod register;
 pub use register::{Direction, GuestLevel, SystemRegister, SystemRegisterAccess};
 
 use crate::addr::Ipa;
+use crate::dispatcher::traps::Grants;
 use crate::ids::IntId;
 use crate::interpreter::id_registers::{CpuInterface, IdRegisters};
 
@@ -67,7 +68,7 @@ pub enum PhysicalTimerRegister {
     CompareValue,
 }
 
-/// What a trapped access comes to. Except for `GrantDebug` and `Undefined` the instruction has then been
+/// What a trapped access comes to. Except for `Grant` and `Undefined` the instruction has then been
 /// executed, and the guest goes on at the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
@@ -94,9 +95,9 @@ pub enum Outcome {
         /// The value written, if it is a write.
         write: Option<u64>,
     },
-    /// First use of the debug registers: lift MDCR_EL2.TDA and TDOSA for this vCPU and execute the instruction again.
+    /// First use of registers that the vCPU may have to itself: lift their traps and execute the instruction again.
     /// On a vCPU that was granted them before, this is [`Outcome::Undefined`].
-    GrantDebug,
+    Grant(Grants),
     /// The VM has no such register: inject an UNDEFINED exception.
     Undefined,
 }
@@ -137,8 +138,10 @@ fn read(register: SystemRegister, processor: &Processor) -> Outcome {
         SystemRegister::CNTP_TVAL_EL0 => timer(TimerValue, None),
         SystemRegister::CNTP_CTL_EL0 => timer(Control, None),
         SystemRegister::CNTP_CVAL_EL0 => timer(CompareValue, None),
-        other if is_granted_debug(other) => Outcome::GrantDebug,
-        other => implementation_defined::read(other, processor).map_or(Outcome::Undefined, Outcome::Read),
+        other => grant(other, processor).map_or_else(
+            || implementation_defined::read(other, processor).map_or(Outcome::Undefined, Outcome::Read),
+            Outcome::Grant,
+        ),
     }
 }
 
@@ -165,9 +168,8 @@ fn write(register: SystemRegister, value: u64, processor: &Processor) -> Outcome
         SystemRegister::CNTP_TVAL_EL0 => timer(TimerValue, Some(value)),
         SystemRegister::CNTP_CTL_EL0 => timer(Control, Some(value)),
         SystemRegister::CNTP_CVAL_EL0 => timer(CompareValue, Some(value)),
-        other if is_granted_debug(other) => Outcome::GrantDebug,
         other if implementation_defined::ignores_writes(other, processor) => Outcome::Done,
-        _ => Outcome::Undefined,
+        other => grant(other, processor).map_or(Outcome::Undefined, Outcome::Grant),
     }
 }
 
@@ -177,8 +179,18 @@ const NOBODY_AT_THE_OTHER_END: u64 = 0;
 /// MDRAR_EL1.Valid is 0: no debug components in memory (Arm ARM DDI 0487K.a, MDRAR_EL1).
 const NO_ROM_TABLE: u64 = 0;
 
-/// Tells whether a vCPU may have the register itself: state of its own that no other exception level depends on,
-/// as MDCR_EL2.TDE 0 keeps debug exceptions away from EL2 (Arm ARM DDI 0487K.a, MDCR_EL2.TDE).
+/// Says what a vCPU may have to itself if the register is part of it: state that no other exception level depends on.
+fn grant(register: SystemRegister, processor: &Processor) -> Option<Grants> {
+    if is_granted_debug(register) {
+        Some(Grants::DEBUG)
+    } else if register.is_performance_monitor() && processor.ids.has_performance_monitors() {
+        Some(Grants::PMU)
+    } else {
+        None
+    }
+}
+
+/// MDCR_EL2.TDE 0 keeps debug exceptions away from EL2 (Arm ARM DDI 0487K.a, MDCR_EL2.TDE).
 const fn is_granted_debug(register: SystemRegister) -> bool {
     register.is_breakpoint_or_watchpoint()
         || matches!(

@@ -68,6 +68,17 @@ impl SystemRegister {
         self.op0() == 2 && self.op1() == 0 && self.crn() == 0 && self.op2() >= 4
     }
 
+    /// Tells whether it is a performance monitor: what MDCR_EL2.TPM and TPMCR trap.
+    #[must_use]
+    pub const fn is_performance_monitor(self) -> bool {
+        match (self.op0(), self.op1(), self.crn()) {
+            (3, 3, 9) => matches!(self.crm(), 12..=14),
+            (3, 3, 14) => self.crm() >= 8,
+            (3, 0, 9) => self.crm() == 14,
+            _ => false,
+        }
+    }
+
     /// Tells whether the encoding is left to implementations: CRn 11 or 15, trapped by HCR_EL2.TIDCP.
     #[must_use]
     pub const fn is_implementation_defined(self) -> bool {

@@ -87,8 +87,8 @@ fn debug_registers_are_granted_on_first_use() {
         SystemRegister::new(2, 0, 0, 15, 4),
         SystemRegister::new(2, 0, 0, 0, 7),
     ] {
-        assert_eq!(msr(register, 0), Outcome::GrantDebug, "{register}");
-        assert_eq!(mrs(register), Outcome::GrantDebug, "{register}");
+        assert_eq!(msr(register, 0), Outcome::Grant(Grants::DEBUG), "{register}");
+        assert_eq!(mrs(register), Outcome::Grant(Grants::DEBUG), "{register}");
     }
 }
 

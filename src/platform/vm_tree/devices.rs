@@ -2,7 +2,7 @@
 //!
 //! Not here: how they behave, which is the interpreter's.
 //! Follows the bindings in Linux Documentation/devicetree/bindings: interrupt-controller/arm,gic-v3 and arm,gic,
-//! timer/arm,arch_timer, serial/pl011, arm/psci.
+//! timer/arm,arch_timer, serial/pl011, arm/psci, arm/pmu.
 
 use super::scan::Place;
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
@@ -20,12 +20,13 @@ pub(super) enum Device {
     Timer,
     Uart,
     Psci,
+    PerformanceMonitors,
     /// Describes something that needs no model.
     Passive,
 }
 
 /// The first string of `compatible`, and what it stands for.
-const DEVICES: [(&str, Device); 9] = [
+const DEVICES: [(&str, Device); 10] = [
     ("arm,gic-v3", Device::GicV3),
     ("arm,gic-400", Device::GicV2),
     ("arm,cortex-a15-gic", Device::GicV2),
@@ -33,6 +34,7 @@ const DEVICES: [(&str, Device); 9] = [
     ("arm,pl011", Device::Uart),
     ("arm,psci-1.0", Device::Psci),
     ("arm,psci-0.2", Device::Psci),
+    ("arm,armv8-pmuv3", Device::PerformanceMonitors),
     ("fixed-clock", Device::Passive),
     ("cache", Device::Passive),
 ];
@@ -122,6 +124,14 @@ pub(super) fn timer(place: &Place<'_, '_>) -> Result<Timer, VmError> {
     match (named("phys"), named("virt")) {
         (Some(physical), Some(virtual_)) if physical != virtual_ => Ok(Timer { physical, virtual_ }),
         _ => Err(place.malformed("interrupts", wanted)),
+    }
+}
+
+/// Reads performance monitors: their overflow interrupt.
+pub(super) fn performance_monitors(place: &Place<'_, '_>) -> Result<IntId, VmError> {
+    match place.interrupts()?[..] {
+        [interrupt] if interrupt.is_private() => Ok(interrupt),
+        _ => Err(place.malformed("interrupts", "one PPI, <1 7 4>")),
     }
 }
 

@@ -6,7 +6,7 @@
 use super::devices::{self, Device, SIMPLE_BUS};
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, PAGE_BYTES, Region};
-use crate::ids::Affinity;
+use crate::ids::{Affinity, IntId};
 use crate::platform::node::{self, CellCounts, Node};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -39,6 +39,7 @@ pub(super) struct Parts {
     pub(super) gic_phandle: Option<u32>,
     pub(super) timer: Option<Found<Timer>>,
     pub(super) psci: Option<Found<Conduit>>,
+    pub(super) performance_monitors: Option<Found<IntId>>,
     pub(super) uarts: Vec<Uart>,
     /// The controllers that interrupts are wired to.
     pub(super) wired_to: Vec<Found<Option<u32>>>,
@@ -191,6 +192,11 @@ impl Parts {
             Device::Psci => {
                 place.refuse_second(self.psci.as_ref())?;
                 self.psci = Some(place.found(devices::psci(place)?));
+            }
+            Device::PerformanceMonitors => {
+                place.refuse_second(self.performance_monitors.as_ref())?;
+                self.performance_monitors = Some(place.found(devices::performance_monitors(place)?));
+                self.wired_to.push(place.found(place.interrupt_parent));
             }
             Device::Uart => {
                 self.uarts.push(devices::uart(place)?);

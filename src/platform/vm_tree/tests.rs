@@ -103,6 +103,7 @@ fn the_default_machine_is_read_as_it_is() {
             redistributors: vec![region(0x80a_0000, 0xf6_0000)],
         },
         timer: Timer { physical: IntId(30), virtual_: IntId(27) },
+        performance_monitors: None,
         uarts: vec![Uart {
             path: "/pl011@9000000".to_string(),
             registers: region(0x900_0000, 0x1000),
@@ -196,19 +197,31 @@ fn every_part_of_a_machine_must_be_there() {
 fn a_device_that_is_not_provided_is_named_wherever_it_is() {
     let rtc = Tree::node("rtc@9010000").text("compatible", "arm,pl031|arm,primecell");
     let provided = "is not provided: remove the node; a VM can have arm,gic-v3, arm,gic-400, arm,cortex-a15-gic, \
-                    arm,armv8-timer, arm,pl011, arm,psci-1.0, arm,psci-0.2, fixed-clock, cache, simple-bus";
+                    arm,armv8-timer, arm,pl011, arm,psci-1.0, arm,psci-0.2, arm,armv8-pmuv3, fixed-clock, cache, simple-bus";
     for parent in ["/", "/cpus", "/cpus/cpu@0", "/chosen", "/intc@8000000", "/psci", "/aliases"] {
         let path = format!("{}/rtc@9010000", parent.trim_end_matches('/'));
         let tree = virt(1).with(parent, |node| node.child(rtc.clone()));
         assert_eq!(said(&tree), format!("{path}: compatible: \"arm,pl031\" {provided}"));
     }
-    for compatible in
-        ["arm,armv8-pmuv3", "acme,uart|arm,pl011", "arm,psci", "virtio,mmio", "qemu,fw-cfg-mmio"]
+    for compatible in ["arm,armv8-pmu", "acme,uart|arm,pl011", "arm,psci", "virtio,mmio", "qemu,fw-cfg-mmio"]
     {
         let first = compatible.split('|').next().unwrap();
         let tree = virt(1).child(Tree::node("odd").text("compatible", compatible));
         assert_eq!(said(&tree), format!("/odd: compatible: \"{first}\" {provided}"));
     }
+}
+
+#[test]
+fn performance_monitors_interrupt_by_a_ppi_of_their_own() {
+    let pmu = |interrupt: &[u32]| {
+        virt(1).child(Tree::node("pmu").text("compatible", "arm,armv8-pmuv3").cells("interrupts", interrupt))
+    };
+    let monitors = PerformanceMonitors { path: "/pmu".to_string(), interrupt: IntId(23) };
+    let read = read_tree(&pmu(&[1, 7, 4])).map(|vm| vm.performance_monitors);
+    assert_eq!(read, Ok(Some(monitors)));
+    assert_eq!(said(&pmu(&[0, 7, 4])), "/pmu: interrupts: malformed: give one PPI, <1 7 4>");
+    let taken = "/pmu: interrupts: INTID 27 belongs to /timer too: give each device its own";
+    assert_eq!(said(&pmu(&[1, 11, 4])), taken);
 }
 
 #[test]

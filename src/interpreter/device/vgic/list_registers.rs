@@ -169,6 +169,11 @@ impl ListRegisters {
         }
     }
 
+    /// Empties them. Which physical interrupts are let through stays as it is.
+    pub fn empty(&mut self) {
+        *self = Self { hardware_enabled: self.hardware_enabled, ..Self::new(self.count) };
+    }
+
     /// Returns the entries in use.
     pub fn in_use(&self) -> impl Iterator<Item = &ListRegister> {
         self.entries.iter().take(usize::from(self.used))

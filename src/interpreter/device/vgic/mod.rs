@@ -216,6 +216,12 @@ impl Vgic {
         }
     }
 
+    /// Returns the physical interrupt that `intid` stands for.
+    #[must_use]
+    pub fn physical(&self, intid: IntId) -> Option<IntId> {
+        plan::physical_of(&self.physical, intid).filter(|physical| physical.0 != 0)
+    }
+
     /// Sets the level of an interrupt's input line: of `cpu`'s own if it is a PPI.
     pub fn set_line(&mut self, cpu: VcpuId, intid: IntId, level: bool) -> VcpuSet {
         let Some(place) = Place::of(intid).filter(|_| !intid.is_sgi()) else { return VcpuSet::EMPTY };

@@ -258,8 +258,8 @@ impl PerVcpu {
     }
 }
 
-/// Looks up the physical interrupt behind a virtual one.
-fn physical_of(physical: &[IntId], intid: IntId) -> Option<IntId> {
+/// Looks up the physical interrupt that stands behind a virtual one; a number that nothing was wired to is 0.
+pub(super) fn physical_of(physical: &[IntId], intid: IntId) -> Option<IntId> {
     physical.get(usize::try_from(intid.0).ok()?).copied()
 }
 
