@@ -3,10 +3,10 @@
 //! Not here: what is probed. All of this guest's own `unsafe` is.
 //! Follows Arm ARM DDI 0487K.a, D1.3 (exceptions).
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
 use crate::console;
-use trapeze_kit::{cache, exception, mrs, msr};
+use trapeze_kit::{cache, exception};
 
 global_asm!(include_str!("probe.s"));
 
@@ -25,7 +25,7 @@ struct Context {
     esr: u64,
     far: u64,
     vector: u64,
-    caller: [u64; 13],
+    caller: [u64; 14],
 }
 
 const _: () = assert!(core::mem::offset_of!(Context, pc) == 0x100);
@@ -54,7 +54,7 @@ static CONTEXT: Page<Context> = Page(UnsafeCell::new(Context {
     esr: 0,
     far: 0,
     vector: 0,
-    caller: [0; 13],
+    caller: [0; 14],
 }));
 static SLOT: Page<[u32; SLOT_WORDS]> = Page(UnsafeCell::new([0; SLOT_WORDS]));
 #[unsafe(link_section = ".noinit")]
@@ -77,8 +77,6 @@ pub struct Start {
 pub struct End {
     /// X0 to X2.
     pub x: [u64; 3],
-    /// ELR_EL1.
-    pub pc: u64,
     /// PSTATE at that moment.
     pub pstate: u64,
     /// ESR_EL1.
@@ -88,15 +86,13 @@ pub struct End {
 }
 
 unsafe extern "C" {
-    /// Runs the probe that the context describes; 0x800 bytes of vectors are at `probe_vectors`.
+    /// Runs the probe that the context describes, with vectors of its own.
     fn run_probe(context: *mut Context);
-    static probe_vectors: u8;
     static relr_start: u8;
 }
 
 /// Runs until an exception ends it.
 pub fn run(start: &Start) -> End {
-    let vectors = mrs!("VBAR_EL1");
     let context = CONTEXT.0.get();
     let before = Context {
         x: start.x,
@@ -106,19 +102,34 @@ pub fn run(start: &Start) -> End {
         esr: 0,
         far: 0,
         vector: 0,
-        caller: [0; 13],
+        caller: [0; 14],
     };
     // SAFETY: the only user of the context besides the vectors, which do not run before `run_probe`.
     unsafe { context.write_volatile(before) };
-    msr!("VBAR_EL1", (&raw const probe_vectors).addr() as u64);
     // SAFETY: the vectors bring control back here with the callee-saved registers and the stack of before. What the
     // probe writes elsewhere is confined by what `sweep` and `random` choose to run.
     unsafe { run_probe(context) };
-    msr!("VBAR_EL1", vectors);
     // SAFETY: as above: the vectors are done.
     let after = unsafe { context.read_volatile() };
     let [x0, x1, x2, ..] = after.x;
-    End { x: [x0, x1, x2], pc: after.pc, pstate: after.pstate, esr: after.esr, vector: after.vector }
+    End { x: [x0, x1, x2], pstate: after.pstate, esr: after.esr, vector: after.vector }
+}
+
+/// Sets what a word may have changed and the next needs: the way of the timer's interrupt through a CPU interface in
+/// system registers, no debug exceptions, CPACR_EL1, CNTKCTL_EL1 and CNTV_CTL_EL0.
+pub fn open_for_words(has_icc: bool, [cpacr, cntkctl, cntv_ctl]: [u64; 3]) {
+    if has_icc {
+        // SAFETY: the GIC has system registers; interrupts are masked, and nothing is active between words.
+        unsafe {
+            asm!("msr ICC_CTLR_EL1, xzr", "msr ICC_AP0R0_EL1, xzr", "msr ICC_AP1R0_EL1, xzr", "msr ICC_PMR_EL1, {}",
+                 "msr ICC_IGRPEN1_EL1, {}", in(reg) 0xff_u64, in(reg) 1_u64, options(nostack));
+        }
+    }
+    // SAFETY: opens things to EL0 and switches debug exceptions off; `run` has an ISB before the probe.
+    unsafe {
+        asm!("msr MDSCR_EL1, xzr", "msr CPACR_EL1, {}", "msr CNTKCTL_EL1, {}", "msr CNTV_CTL_EL0, {}",
+             in(reg) cpacr, in(reg) cntkctl, in(reg) cntv_ctl, options(nostack));
+    }
 }
 
 /// Returns the address of the buffer for instructions.

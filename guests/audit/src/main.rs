@@ -1,18 +1,22 @@
 //! A guest kernel that executes every system instruction, or random words, and says what each did.
 //!
 //! It judges nothing: tools/audit runs it on a bare machine and in a VM, and compares. The machine is QEMU's `virt` at
-//! EL1. What to do is in the command line: `audit.random=SEED,FIRST,COUNT` or `audit.beside` instead of the sweep.
+//! EL1. What to do is in the command line: `audit.random=SEED,FIRST,COUNT`, in decimal, or
+//! `audit.beside` instead of the sweep.
 //!
 //! Follows Arm ARM DDI 0487K.a and the arm64 Linux boot protocol.
 #![no_std]
 #![no_main]
 
+mod beside;
 mod console;
 mod encoding;
 mod machine;
+mod random;
 mod sweep;
 
 use sweep::Level;
+use trapeze_kit::fdt::Fdt;
 use trapeze_kit::gic::Gic;
 use trapeze_kit::{exception, mrs, msr, psci};
 
@@ -25,23 +29,39 @@ const FORMAT: u64 = 1;
 /// DZE, EnRCTX and UMA (Arm ARM DDI 0487K.a, SCTLR_EL1).
 pub const SCTLR_OPEN: u64 = 0x30d0_0800 | 1 << 26 | 1 << 18 | 1 << 16 | 1 << 15 | 1 << 14 | 1 << 10 | 1 << 9;
 /// CPACR_EL1: SMEN, FPEN, ZEN.
-const CPACR_OPEN: u64 = 0b11 << 24 | 0b11 << 20 | 0b11 << 16;
+pub const CPACR_OPEN: u64 = 0b11 << 24 | 0b11 << 20 | 0b11 << 16;
 /// CNTKCTL_EL1: EL0PTEN, EL0VTEN, EL0VCTEN, EL0PCTEN.
-const CNTKCTL_OPEN: u64 = 0b11_0000_0011;
+pub const CNTKCTL_OPEN: u64 = 0b11_0000_0011;
 /// PMUSERENR_EL0: UEN, ER, CR, SW, EN.
 const PMUSERENR_OPEN: u64 = 0b1_1111;
 
 /// Runs after reset; `tree` is the device tree.
-fn main(_tree: u64) -> ! {
-    let gic = Gic::detect();
+fn main(tree: u64) -> ! {
+    let arguments = Fdt::at(tree).map_or("", |tree| tree.bootargs());
+    if arguments == "audit.beside" {
+        beside::run();
+    }
     header();
     open_to_el0();
+    if let Some(numbers) = arguments.strip_prefix("audit.random=") {
+        let mut numbers = numbers.split(',').map_while(|number| number.parse().ok());
+        if let (Some(seed), Some(first), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) {
+            random::run(seed, first, count);
+        }
+    } else {
+        sweep_all();
+    }
+    console::trailer();
+    psci::power_off()
+}
+
+/// Executes every encoding at both levels.
+fn sweep_all() {
+    let gic = Gic::detect();
     let el1 = sweep::sweep(Level::El1, gic);
     open_to_el0();
     let el0 = sweep::sweep(Level::El0, gic);
     log!("probes el1={el1} el0={el0}");
-    console::trailer();
-    psci::power_off()
 }
 
 /// Says which guest this is and what it runs on: logs that differ in it are not comparable.

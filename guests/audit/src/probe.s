@@ -10,7 +10,11 @@ run_probe:                          // x0 = context
     stp     x27, x28, [x0, #0x168]
     stp     x29, x30, [x0, #0x178]
     mov     x1, sp
-    str     x1, [x0, #0x188]
+    mrs     x2, VBAR_EL1
+    stp     x1, x2, [x0, #0x188]
+    adrp    x1, probe_vectors
+    add     x1, x1, :lo12:probe_vectors
+    msr     VBAR_EL1, x1            // from the ERET on
     ldr     x1, [x0, #0xf8]
     msr     SP_EL0, x1
     mov     sp, x1
@@ -37,7 +41,6 @@ run_probe:                          // x0 = context
 
 // Every exception of a probe ends here: registers into the context, and back to whoever called `run_probe`.
 .balign 0x800
-.global probe_vectors
 probe_vectors:
     .set    number, 0
     .rept   16
@@ -77,8 +80,10 @@ leave:                              // x0 = context, x1 = number of the vector, 
     mrs     x3, FAR_EL1
     stp     x2, x3, [x0, #0x110]
     str     x1, [x0, #0x120]
-    ldr     x2, [x0, #0x188]
+    ldp     x2, x3, [x0, #0x188]
     mov     sp, x2
+    msr     VBAR_EL1, x3
+    isb
     ldp     x19, x20, [x0, #0x128]
     ldp     x21, x22, [x0, #0x138]
     ldp     x23, x24, [x0, #0x148]
