@@ -3,13 +3,14 @@
 Not here: judging. Everything on the pages comes from the runs and from the tables in tests/audit.
 """
 
+import json
 from collections import Counter
 from html import escape
 from pathlib import Path
 
 from tools.theorem import theorem
 from tools.theorem.compare import EXPLAINED, SAME, UNEXPLAINED, VOLATILE
-from tools.theorem.space import Space
+from tools.theorem.space import BadTable, Space
 from tools.theorem.theorem import Instruction, Report
 
 COLUMNS = ("encoding", "", "name", "class", "kept in the VM by", "traps", "EL1, bare", "EL1, VM", "EL0, bare", "EL0, VM", "verdict")
@@ -106,6 +107,37 @@ def markdown(space: Space, reports: list[Report], complaints: list[str]) -> str:
         parts += [f"\n## {report.machine}\n", table(*classes(space, report)),
                   table(list(COLUMNS), [list(row) for row in rows(space, report)])]
     return "\n".join(parts) + "\n"
+
+
+def efficiency(results: Path) -> list[list[str]]:
+    """Returns EL2's shares of instructions as `make bench` left them, if it has run."""
+    if not results.exists():
+        return []
+    figures = json.loads(results.read_text())["figures"]
+    return [[figure["words"], f"{figure['trapeze']:.3f} {figure['unit']}"] for figure in figures
+            if figure["key"].endswith("-share") and figure["trapeze"] is not None]
+
+
+def figures(space: Space, reports: list[Report], shares: list[list[str]], ran: list[str]) -> str:
+    """Returns what docs/theorem.md shows between its marks."""
+    first = reports[0]
+    parts = [table(*summary(space, reports)), f"Instructions by class and by what keeps them, on {first.machine}:\n",
+             table(*classes(space, first))]
+    if ran:
+        parts.append("\n".join(["Random words:\n", *(f"- {line}" for line in ran)]) + "\n")
+    if shares:
+        parts.append(table(["efficiency", "instructions at EL2"], shares))
+    return "\n".join(parts)
+
+
+def rewrite(document: Path, inside: str) -> None:
+    """Puts the figures between the marks of a page."""
+    begin, end = "<!-- audit:begin -->", "<!-- audit:end -->"
+    before, _, rest = document.read_text().partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise BadTable(f"{document}: no {begin} and {end}")
+    document.write_text(f"{before}{begin}\n{inside}{end}{after}")
 
 
 # --- HTML -----------------------------------------------------------------------------------------------------------
