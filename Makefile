@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-export GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG
+export GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -22,15 +22,15 @@ PORT ?= 1234
 TARGET := aarch64-unknown-none-softfloat
 ELF := target/$(TARGET)/release/trapeze
 GUEST_ELFS := target/guests/$(TARGET)/release
-HELLO_ELF := $(GUEST_ELFS)/hello
 BUILT_IN := target/hello-gic2.itb target/hello-gic3.itb
 
-.PHONY: help setup setup-run build guests hello run debug gdb test test-long check doc clean distclean FORCE
+.PHONY: help setup setup-run build guests hello run debug gdb suite suite-matrix test test-long check bench doc clean \
+	distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
 	echo
-	awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	echo
 	sed -n 's/^#| \?//p' $(MAKEFILE_LIST)
 
@@ -46,6 +46,9 @@ help: ## List what make can do
 #|   QUIET=1             only the guest on the console; LOG=off|error|warn|info|debug|trace says how much else
 #|   QEMU_ARGS="..."     more options for QEMU
 #|   PORT=n              where make debug waits and make gdb attaches (1234)
+#| make suite takes CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
+#|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
+#|   LIMIT=n             seconds that a machine may take (180)
 
 setup: ## Install what is missing (make run and make test do it themselves)
 	tools/setup
@@ -68,14 +71,23 @@ gdb: ## Attach gdb to make debug, with symbols and the commands of docs/gdb.md
 	test -e $(ELF) || { echo "gdb: nothing built yet; start 'make debug' first" >&2; exit 1; }
 	gdb-multiarch -q -x tools/gdb/trapeze.py -ex "trapeze-attach $(PORT)"
 
-test: setup target/trapeze.img guests ## Run the tests; ends in a summary
+suite: setup-run target/trapeze.img target/suite.img ## Run the test kernel bare and in a VM, or a KERNEL that prints KTAP
+	tools/suite
+
+suite-matrix: setup-run target/trapeze.img target/suite.img ## The same on four CPU models, both GICs, 1 and 4 CPUs
+	tools/suite --matrix
+
+test: setup target/trapeze.img target/suite.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img guests ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img target/suite.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
-	tools/test --quick
+	tools/test --check
+
+bench: setup-run target/trapeze.img guests target/bench.img target/count.so ## Measure what it costs; fills the README's table
+	tools/bench
 
 doc: setup-run ## Write the API documentation to target/doc
 	cargo doc --no-deps --lib --document-private-items
@@ -94,15 +106,15 @@ target/trapeze.img: $(ELF) tools/flatten
 $(ELF): $(BUILT_IN) FORCE
 	cargo build --locked --release --target $(TARGET) --bin trapeze
 
-target/hello.img: $(HELLO_ELF) tools/flatten
+# A guest of ours, guests/<name>.
+target/hello.img target/suite.img target/bench.img: target/%.img: $(GUEST_ELFS)/% tools/flatten
 	tools/flatten $< $@
 
-target/suite.img: $(GUEST_ELFS)/suite tools/flatten
-	tools/flatten $< $@
-
-# A guest of ours, guests/<name>: hello, suite.
 $(GUEST_ELFS)/%: FORCE
 	cargo build --locked --release --target $(TARGET) --manifest-path guests/$*/Cargo.toml --target-dir target/guests
+
+target/count.so: tools/plugin/count.c
+	cc -std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIC -shared -o $@ $<
 
 # What runs when there is no initrd: one vCPU, so that it fits every board of its GIC version.
 $(BUILT_IN): target/hello-gic%.itb: target/hello.img tools/bundle

@@ -296,7 +296,7 @@ impl Vm {
 mod tests {
     use super::*;
     use crate::ids::Affinity;
-    use crate::interpreter::device::vgic::GicVersion;
+    use crate::interpreter::device::vgic::{GicVersion, MAX_SPIS};
     use crate::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdRegisters};
     use crate::interpreter::psci::Start;
 
@@ -326,7 +326,7 @@ mod tests {
                 physical_timer: IntId(30),
                 performance_monitors: None,
             },
-            vgic: Vgic::new(GicVersion::V3, &[boot]),
+            vgic: Vgic::new(GicVersion::V3, &[boot], MAX_SPIS),
             uarts: Vec::new(),
             power: Power::new([boot], VcpuId(0), start).unwrap(),
             pcpus: [PcpuId(0)].into(),

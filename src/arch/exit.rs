@@ -57,9 +57,6 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     // At once, and before any deactivation: it stays active, so it cannot come again (Arm IHI 0069H, 4.1.1).
     cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
-    if source == Source::HypervisorTimer {
-        cpu.timer.end_watch();
-    }
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
         (Source::Console, _) => {
@@ -73,12 +70,22 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         // Firmware left it on. A level that nobody lowers would come again for ever.
         cpu.gic.set_enabled(interrupt.intid(), false);
     }
-    match disposition {
-        Disposition::End => cpu.gic.end(interrupt),
-        Disposition::LeaveActive if cpu.gic.wants_watch() => cpu.timer.watch(),
-        Disposition::LeaveActive => {}
+    if disposition == Disposition::End {
+        cpu.gic.end(interrupt);
+    }
+    if cpu.gic.wants_watch()
+        && matches!(disposition, Disposition::LeaveActive) | (source == Source::HypervisorTimer)
+    {
+        watch(cpu);
     }
     true
+}
+
+/// Watches the guest while it has a physical interrupt to end, see [`super::gic::Gic::wants_watch`].
+#[inline(never)]
+fn watch(cpu: &Pcpu) {
+    let is_held = |guest: &Guest| guest.vcpu.lists.in_use().any(|entry| entry.physical.is_some());
+    cpu.timer.watch(cpu.guest.as_ref().is_some_and(is_held));
 }
 
 /// Whether a fatal exception is being reported.

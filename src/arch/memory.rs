@@ -27,28 +27,72 @@ pub unsafe fn bytes<'a>(region: Region<Pa>) -> &'a mut [u8] {
     unsafe { core::slice::from_raw_parts_mut(start, region.size_bytes as usize) }
 }
 
-/// Clears RAM.
+/// Clears RAM down to the point of coherency: what reads it with its caches off finds zeroes, too.
 ///
 /// # Safety
 /// `region` is page-aligned RAM that belongs to the caller alone.
 pub unsafe fn zero(region: Region<Pa>) {
+    let line = data_line_bytes();
     let dczid = read_sysreg!("dczid_el0");
+    let block = 4_u64 << (dczid & 0xf); // DCZID_EL0.BS: log2 of words
     let start = region.start.get();
     let end = start + region.size_bytes;
-    if dczid & (1 << 4) == 0 {
-        let block = 4_u64 << (dczid & 0xf); // DCZID_EL0.BS: log2 of words, at most 2 KiB
+    if dczid & (1 << 4) == 0 && block == line && 8 * line <= PAGE_BYTES {
         // SAFETY: DC ZVA clears whole naturally aligned blocks; the region is a whole number of pages, which
-        // are whole blocks, and the caller owns it.
+        // are eight blocks or more, and the caller owns it. DC CIVAC loses nothing.
         unsafe {
             asm!(
-                "2:", "dc zva, {at}", "add {at}, {at}, {block}", "cmp {at}, {end}", "b.lo 2b",
+                "2:",
+                ".rept 8",
+                "dc zva, {at}", "dc civac, {at}", "add {at}, {at}, {block}",
+                ".endr",
+                "cmp {at}, {end}", "b.lo 2b", "dsb sy",
                 at = inout(reg) start => _, block = in(reg) block, end = in(reg) end, options(nostack),
             );
         }
     } else {
         // SAFETY: the caller owns the region.
         unsafe { bytes(region) }.fill(0);
+        clean_invalidate(region);
     }
+}
+
+/// Copies bytes to RAM, 64 at a time: kernels are long.
+///
+/// # Safety
+/// `to` is RAM that EL2 maps and that belongs to the caller alone.
+///
+/// # Panics
+/// If the lengths differ.
+pub unsafe fn copy(from: &[u8], to: Region<Pa>) {
+    assert!(from.len() as u64 == to.size_bytes, "{} bytes for {to}", from.len());
+    // Normal memory with the MMU on takes unaligned pairs (Arm ARM DDI 0487K.a, B2.8.2).
+    let long = from.len() & !63;
+    if long != 0 {
+        // SAFETY: reads the first `long` bytes of the slice and writes as many of the region, which is as long and the
+        // caller's own; `long` is a multiple of what each round moves, and not 0.
+        unsafe {
+            asm!(
+                "2:",
+                "ldp {a}, {b}, [{from}]", "ldp {c}, {d}, [{from}, #16]",
+                "stp {a}, {b}, [{to}]", "stp {c}, {d}, [{to}, #16]",
+                "ldp {a}, {b}, [{from}, #32]", "ldp {c}, {d}, [{from}, #48]",
+                "stp {a}, {b}, [{to}, #32]", "stp {c}, {d}, [{to}, #48]",
+                "add {from}, {from}, #64", "add {to}, {to}, #64",
+                "subs {left}, {left}, #64", "b.ne 2b",
+                from = inout(reg) from.as_ptr() => _, to = inout(reg) to.start.get() => _, left = inout(reg) long => _,
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _, options(nostack),
+            );
+        }
+    }
+    // SAFETY: the caller's promise.
+    let to = unsafe { bytes(to) };
+    to[long..].copy_from_slice(&from[long..]);
+}
+
+/// Returns the length of the shortest data cache line (CTR_EL0.DminLine).
+fn data_line_bytes() -> u64 {
+    4 << ((read_sysreg!("ctr_el0") >> 16) & 0xf)
 }
 
 /// Writes back and drops every cache line of `region` down to the point of coherency.
@@ -61,7 +105,7 @@ pub fn clean_invalidate(region: Region<Pa>) {
 
 /// Calls `action` for every data cache line of `region`, between barriers.
 fn each_line(region: Region<Pa>, action: impl Fn(u64)) {
-    let line = 4_u64 << ((read_sysreg!("ctr_el0") >> 16) & 0xf); // CTR_EL0.DminLine
+    let line = data_line_bytes();
     barrier::dsb(barrier::SY);
     let mut at = region.start.align_down(line).get();
     while at <= region.last().get() {
@@ -118,18 +162,27 @@ pub unsafe fn zero_tables(table: Pa, pages: u32) {
 
 /// Computes CRC-32 with the CPU's own instructions; to be called only where ID_AA64ISAR0_EL1.CRC32 says so.
 pub fn crc32(bytes: &[u8]) -> u32 {
-    let (words, rest) = bytes.as_chunks::<8>();
+    let (blocks, rest) = bytes.as_chunks::<64>();
     let mut crc = u32::MAX;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        // SAFETY: computes in registers only; the CPU has the instruction (the caller's part).
+    if !blocks.is_empty() {
+        // SAFETY: reads the blocks, of which there is one at least, and computes in registers; the CPU has the
+        // instructions (the caller's part).
         unsafe {
-            asm!(".arch_extension crc", "crc32x {crc:w}, {crc:w}, {word}", crc = inout(reg) crc, word = in(reg) word,
-                 options(pure, nomem, nostack, preserves_flags));
+            asm!(
+                ".arch_extension crc",
+                "2:",
+                "ldp {a}, {b}, [{at}], #16", "crc32x {crc:w}, {crc:w}, {a}", "crc32x {crc:w}, {crc:w}, {b}",
+                "ldp {a}, {b}, [{at}], #16", "crc32x {crc:w}, {crc:w}, {a}", "crc32x {crc:w}, {crc:w}, {b}",
+                "ldp {a}, {b}, [{at}], #16", "crc32x {crc:w}, {crc:w}, {a}", "crc32x {crc:w}, {crc:w}, {b}",
+                "ldp {a}, {b}, [{at}], #16", "crc32x {crc:w}, {crc:w}, {a}", "crc32x {crc:w}, {crc:w}, {b}",
+                "subs {left}, {left}, #1", "b.ne 2b",
+                crc = inout(reg) crc, at = inout(reg) blocks.as_ptr() => _, left = inout(reg) blocks.len() => _,
+                a = out(reg) _, b = out(reg) _, options(readonly, nostack),
+            );
         }
     }
     for byte in rest {
-        // SAFETY: as above.
+        // SAFETY: computes in registers only; the CPU has the instruction (the caller's part).
         unsafe {
             asm!(".arch_extension crc", "crc32b {crc:w}, {crc:w}, {byte:w}", crc = inout(reg) crc, byte = in(reg) *byte,
                  options(pure, nomem, nostack, preserves_flags));

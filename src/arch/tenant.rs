@@ -18,7 +18,7 @@ use trapeze::allocator::tables::{MapError, TableMemory};
 use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
-use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
+use trapeze::interpreter::device::vgic::{FIRST_SPI, GicVersion, Vgic};
 use trapeze::interpreter::id_registers::CpuInterface;
 use trapeze::interpreter::psci::{Power, Start};
 use trapeze::platform::board::{Board, GicRegisters};
@@ -293,11 +293,6 @@ impl Tenant {
             unsafe { memory::zero(chunk) };
         }
         let loaded = self.plan.load(&self.tree, &mut LoadedRam { ram: &holdings.ram });
-        for chunk in holdings.ram.iter().flat_map(|(_, extents)| extents.iter()) {
-            // A guest starts with its caches off: what is in the caches would be invisible to it, and be written
-            // over what it writes (Arm ARM DDI 0487K.a, D7.5).
-            memory::clean_invalidate(chunk);
-        }
         memory::invalidate_instruction_caches();
         self.counter_offset.store(timer::now().0, Ordering::Relaxed);
         loaded
@@ -360,6 +355,15 @@ fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Ve
     Ok(free)
 }
 
+/// Returns how many SPIs the VM's distributor is to have: those that its devices use, and some to spare for software.
+///
+/// Kernels write a register for each when they start, and each such write is an exit.
+fn spis(config: &VmConfig) -> u32 {
+    const AT_LEAST: u32 = 64;
+    let used = config.uarts.iter().map(|uart| uart.interrupt.0 + 1 - FIRST_SPI).max().unwrap_or(0);
+    used.max(AT_LEAST)
+}
+
 /// Requires the board to have performance monitors that interrupt, if the VM is to.
 fn check_performance_monitors(config: &VmConfig, monitor: &Monitor) -> Result<(), StartError> {
     let Some(wanted) = &config.performance_monitors else { return Ok(()) };
@@ -396,7 +400,7 @@ fn parts(
             (GicVersion::V3, CpuInterface::SystemRegisters, *distributor, None)
         }
     };
-    let mut vgic = Vgic::new(version, &config.vcpus);
+    let mut vgic = Vgic::new(version, &config.vcpus, spis(config));
     vgic.back_by_hardware(config.timer.virtual_, monitor.interrupts.virtual_timer);
     let performance_monitors = config.performance_monitors.as_ref().map(|node| node.interrupt);
     if let (Some(intid), Some(physical)) = (performance_monitors, monitor.interrupts.performance_monitors) {
@@ -547,7 +551,10 @@ impl GuestRam for LoadedRam<'_> {
         self.each_piece(start, bytes.len() as u64, |piece, done| {
             let source = &bytes[done as usize..][..piece.size_bytes as usize];
             // SAFETY: the piece is RAM of a VM none of whose vCPUs runs, held under its lock.
-            unsafe { memory::bytes(piece) }.copy_from_slice(source);
+            unsafe { memory::copy(source, piece) };
+            // A guest starts with its caches off: what is in the caches would be invisible to it, and be written
+            // over what it writes (Arm ARM DDI 0487K.a, D7.5).
+            memory::clean_invalidate(piece);
         })
     }
 

@@ -36,17 +36,10 @@ impl Deadlines {
         self.program();
     }
 
-    /// Makes it fire 10 ms from now, instead of at the end of an earlier watch.
-    pub fn watch(&self) {
-        self.watch.set(Some(Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 100)));
+    /// Makes it fire 10 ms from now, or not for a watch; an earlier watch is over.
+    pub fn watch(&self, on: bool) {
+        self.watch.set(on.then(|| Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 100)));
         self.program();
-    }
-
-    /// Ends the watch: the timer has fired.
-    pub fn end_watch(&self) {
-        if self.watch.take().is_some() {
-            self.program();
-        }
     }
 
     fn program(&self) {

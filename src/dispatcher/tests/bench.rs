@@ -10,7 +10,7 @@ use crate::addr::{Ipa, Region};
 use crate::ids::{Affinity, IntId, PcpuId, VcpuId, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::pl011::Pl011;
-use crate::interpreter::device::vgic::{GicVersion, REDISTRIBUTOR_BYTES, Vgic};
+use crate::interpreter::device::vgic::{GicVersion, MAX_SPIS, REDISTRIBUTOR_BYTES, Vgic};
 use crate::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdRegisters};
 use crate::interpreter::inject::Entry;
 use crate::interpreter::psci::{Power, Start};
@@ -374,7 +374,7 @@ fn processor(version: GicVersion, vcpus: u8) -> Processor {
 
 fn parts(version: GicVersion, vcpus: u8) -> Parts {
     let affinities: Vec<_> = (0..vcpus).map(|aff0| Affinity { aff0, ..Affinity::default() }).collect();
-    let mut vgic = Vgic::new(version, &affinities);
+    let mut vgic = Vgic::new(version, &affinities, MAX_SPIS);
     vgic.back_by_hardware(VIRTUAL_TIMER, HOST_TIMER);
     vgic.back_by_hardware(PERFORMANCE_MONITORS, HOST_MONITORS);
     let uart = |start, intid| Uart { region: region(start, 0x1000), intid, model: Pl011::new().into() };

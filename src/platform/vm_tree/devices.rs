@@ -8,6 +8,7 @@ use super::scan::Place;
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, Region};
 use crate::ids::IntId;
+use crate::interpreter::device::vgic::MAX_SPIS;
 use crate::platform::node;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -63,8 +64,8 @@ pub(super) const GICR_BYTES: u64 = 0x2_0000;
 /// Length of a PL011, in bytes (Arm DDI 0183G, 3.2).
 const PL011_BYTES: u64 = 0x1000;
 
-/// The last interrupts of each kind as the binding counts them (Arm IHI 0069H, 2.2.1).
-const LAST_SPI: u32 = 987;
+/// The last interrupts of each kind as the binding counts them (Arm IHI 0069H, 2.2.1), as far as a VM has them.
+const LAST_SPI: u32 = MAX_SPIS - 1;
 const LAST_PPI: u32 = 15;
 
 /// Reads an interrupt controller of either version.
@@ -198,7 +199,7 @@ impl Place<'_, '_> {
             let wanted = "interrupts and interrupt-parent";
             return Err(self.fault(VmFault::Unsupported { property: "interrupts-extended", value, wanted }));
         }
-        let wanted = "<0 number flags> for an SPI, <1 number flags> for a PPI";
+        let wanted = "<0 number flags> for an SPI up to 255, <1 number flags> for a PPI up to 15";
         let value = self.require("interrupts", wanted)?;
         let cells = node::cells(value).ok_or_else(|| self.malformed("interrupts", wanted))?;
         let (triples, rest) = cells.as_chunks::<3>();

@@ -303,13 +303,13 @@ fn each_mistake_in_a_machine_has_its_sentence() {
         ),
         (
             "/pl011@9000000",
-            |n| n.cells("interrupts", &[0, 988, 4]),
-            "interrupts: malformed: give <0 number flags> for an SPI, <1 number flags> for a PPI",
+            |n| n.cells("interrupts", &[0, 256, 4]),
+            "interrupts: malformed: give <0 number flags> for an SPI up to 255, <1 number flags> for a PPI up to 15",
         ),
         (
             "/pl011@9000000",
             |n| n.without("interrupts"),
-            "interrupts: missing: give <0 number flags> for an SPI, <1 number flags> for a PPI",
+            "interrupts: missing: give <0 number flags> for an SPI up to 255, <1 number flags> for a PPI up to 15",
         ),
         (
             "/pl011@9000000",

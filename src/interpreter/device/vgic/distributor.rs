@@ -5,15 +5,15 @@
 //! are ignored.
 
 use super::registers::{Access, IDENTIFICATION_BYTES, IIDR, Register, decode, identification};
-use super::{ALL_SPI_BANKS, FIRST_SPI, GicVersion, Groups, IT_LINES_NUMBER, SPIS, Vgic};
+use super::{FIRST_SPI, GicVersion, Groups, Vgic};
 use crate::ids::{IntId, VcpuId, VcpuSet};
 use crate::interpreter::device::Width;
 
 /// GICD_CTLR.DS and ARE of a GICv3 with one security state: both read as one (Arm IHI 0069H, 12.9.4).
 const CONTROL_V3: u64 = 1 << 6 | 1 << 4;
 
-/// GICD_TYPER of a GICv3: No1N, A3V, 16 bits of INTID, as QEMU's virt board has it without LPIs.
-const TYPER_V3: u64 = 1 << 25 | 1 << 24 | 0xf << 19 | IT_LINES_NUMBER;
+/// GICD_TYPER of a GICv3 but for ITLinesNumber: No1N, A3V, 16 bits of INTID, as QEMU's virt board has it without LPIs.
+const TYPER_V3: u64 = 1 << 25 | 1 << 24 | 0xf << 19;
 
 const ROUTER: u64 = 0x6000;
 const ROUTER_END: u64 = ROUTER + 8 * 1020;
@@ -76,9 +76,9 @@ impl Vgic {
             (0x0, GicVersion::V3) => CONTROL_V3 | self.groups.to_control(),
             (0x4, GicVersion::V2) => {
                 let others = u64::try_from(self.vcpus.len()).unwrap_or(1).saturating_sub(1);
-                others << 5 | IT_LINES_NUMBER
+                others << 5 | u64::from(self.banks())
             }
-            (0x4, GicVersion::V3) => TYPER_V3,
+            (0x4, GicVersion::V3) => TYPER_V3 | u64::from(self.banks()),
             (0x8, _) => IIDR,
             _ => 0,
         }
@@ -90,7 +90,7 @@ impl Vgic {
             return VcpuSet::EMPTY;
         }
         self.groups = groups;
-        self.busy = ALL_SPI_BANKS;
+        self.busy = self.all_banks();
         let mut everyone = VcpuSet::EMPTY;
         for (_, number) in self.vcpus.iter().zip(0..) {
             everyone.add(VcpuSet::only(VcpuId(number)));
@@ -157,7 +157,7 @@ impl Vgic {
             return 0;
         }
         let own = VcpuSet::only(cpu).bits();
-        spis_of(access).rev().fold(0, |word, intid| {
+        self.spis_of(access).into_iter().rev().fold(0, |word, intid| {
             let targets = match intid {
                 Some(_) if access.bank == 0 => own,
                 Some(spi) => self.route(spi),
@@ -174,7 +174,8 @@ impl Vgic {
         // Targets that are not there read as zero (Arm IHI 0048B.b, 4.3.12).
         let existing = u8::MAX >> 8_usize.saturating_sub(self.vcpus.len());
         let mut concerned = VcpuSet::EMPTY;
-        for (spi, targets) in spis_of(access).zip(value.to_le_bytes()) {
+        let spis: [Option<IntId>; 4] = self.spis_of(access);
+        for (spi, targets) in spis.into_iter().zip(value.to_le_bytes()) {
             if let Some(spi) = spi {
                 concerned.add(self.set_route(spi, u64::from(targets & existing)));
             }
@@ -189,8 +190,7 @@ impl Vgic {
             return None;
         }
         let intid = u32::try_from((offset - ROUTER) / 8).ok()?;
-        let exists = (FIRST_SPI..FIRST_SPI + SPIS).contains(&intid);
-        exists.then_some((IntId(intid), (offset & 4) * 8))
+        self.has_spi(intid).then_some((IntId(intid), (offset & 4) * 8))
     }
 
     fn write_router(&mut self, offset: u64, width: Width, value: u64) -> VcpuSet {
@@ -198,13 +198,14 @@ impl Vgic {
         let kept = self.route(spi) & !(width.mask() << shift);
         self.set_route(spi, kept | (value & width.mask()) << shift)
     }
-}
 
-/// Lists the INTIDs of an access to an array of bytes; `None` stands for those that do not exist.
-fn spis_of(access: Access) -> impl DoubleEndedIterator<Item = Option<IntId>> {
-    let first = access.bank * 32 + access.lane;
-    (first..first + access.bytes).map(|intid| {
-        let intid = u32::try_from(intid).ok()?;
-        (intid < FIRST_SPI + SPIS).then_some(IntId(intid))
-    })
+    /// Lists the INTIDs of an access to an array of bytes; `None` stands for those that do not exist.
+    fn spis_of(&self, access: Access) -> [Option<IntId>; 4] {
+        let first = access.bank * 32 + access.lane;
+        core::array::from_fn(|byte| {
+            let intid = u32::try_from(first + byte).ok()?;
+            let exists = byte < access.bytes && (intid < FIRST_SPI || self.has_spi(intid));
+            exists.then_some(IntId(intid))
+        })
+    }
 }

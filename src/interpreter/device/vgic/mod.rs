@@ -40,8 +40,8 @@ pub use redistributor::REDISTRIBUTOR_BYTES;
 use sgi::SgiName;
 pub use sgi::SgiRegister;
 
-/// Number of shared peripheral interrupts, as on QEMU's virt board.
-pub const SPIS: u32 = 256;
+/// Most shared peripheral interrupts of a VM: as many as QEMU's virt board has.
+pub const MAX_SPIS: u32 = 256;
 
 /// First shared peripheral interrupt.
 pub const FIRST_SPI: u32 = 32;
@@ -49,14 +49,10 @@ pub const FIRST_SPI: u32 = 32;
 /// Most vCPUs that a GICv2 can serve (Arm IHI 0048B.b, 2.1).
 pub const MAX_VCPUS_V2: usize = 8;
 
-const SPI_BANKS: usize = 8;
-const ALL_SPI_BANKS: u32 = 0xff;
-const INTERRUPTS: usize = 288;
+/// Most banks of 32 SPIs.
+const MAX_SPI_BANKS: usize = 8;
 
-/// GICD_TYPER.ITLinesNumber (Arm IHI 0069H, 12.9.38): banks of 32 interrupts beyond the first.
-const IT_LINES_NUMBER: u64 = 8;
-
-const _: () = assert!(SPIS == 32 * 8 && SPI_BANKS == 8 && IT_LINES_NUMBER == 8 && INTERRUPTS == 32 + 256);
+const _: () = assert!(MAX_SPIS == 32 * 8 && MAX_SPI_BANKS == 8);
 
 /// The GIC architecture that the guest sees.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,11 +74,11 @@ struct PerVcpu {
     /// GICv2: who sent the SGI that is active or in a list register.
     sgi_source: [u8; 16],
     /// SPIs routed here.
-    routed: [u32; SPI_BANKS],
+    routed: [u32; MAX_SPI_BANKS],
     /// Active SPIs that were acknowledged here: no other vCPU can end them in its own list registers.
-    owned: [u32; SPI_BANKS],
+    owned: [u32; MAX_SPI_BANKS],
     /// SPIs in this vCPU's list registers.
-    resident: [u32; SPI_BANKS],
+    resident: [u32; MAX_SPI_BANKS],
     /// How many interrupts are in this vCPU's list registers.
     residents: u32,
     /// GICR_WAKER.ProcessorSleep is clear.
@@ -124,7 +120,7 @@ impl Place {
     fn of(intid: IntId) -> Option<Self> {
         let bank = usize::try_from(intid.0 / 32).ok()?;
         let lane = intid.0 % 32;
-        (bank <= SPI_BANKS).then_some(Self { bank, lane, bit: 1 << lane })
+        (bank <= MAX_SPI_BANKS).then_some(Self { bank, lane, bit: 1 << lane })
     }
 
     fn intid(self) -> IntId {
@@ -145,10 +141,11 @@ fn set_word(words: &mut [u32], index: usize, mask: u32, bits: u32) {
 }
 
 impl Vgic {
-    /// Makes a GIC as it comes out of reset, for vCPUs with these affinities, vCPU 0 first. A GICv2 takes
-    /// the first 8 of them.
+    /// Makes a GIC as it comes out of reset, for vCPUs with these affinities, vCPU 0 first, and at least `spis` shared
+    /// interrupts: a multiple of 32, at most [`MAX_SPIS`]. A GICv2 takes the first 8 vCPUs.
     #[must_use]
-    pub fn new(version: GicVersion, affinities: &[Affinity]) -> Self {
+    pub fn new(version: GicVersion, affinities: &[Affinity], spis: u32) -> Self {
+        let banks = usize::try_from(spis.min(MAX_SPIS).div_ceil(32)).unwrap_or(MAX_SPI_BANKS);
         let most = match version {
             GicVersion::V2 => MAX_VCPUS_V2,
             GicVersion::V3 => crate::ids::MAX_VCPUS,
@@ -159,11 +156,11 @@ impl Vgic {
             version,
             groups: Groups::default(),
             vcpus,
-            spis: vec![Bank::default(); SPI_BANKS],
-            routes: vec![0; SPI_BANKS * 32],
+            spis: vec![Bank::default(); banks],
+            routes: vec![0; banks * 32],
             busy: 0,
             spi_released: false,
-            physical: vec![IntId(0); INTERRUPTS],
+            physical: vec![IntId(0); 32 * (1 + banks)],
         };
         vgic.reset();
         vgic
@@ -196,7 +193,7 @@ impl Vgic {
         self.routes.fill(0);
         let target = self.target_of(0);
         if let Some(vcpu) = target.and_then(|vcpu| self.vcpus.get_mut(vcpu.index())) {
-            vcpu.routed = [u32::MAX; SPI_BANKS];
+            vcpu.routed = [u32::MAX; MAX_SPI_BANKS];
         }
     }
 
@@ -273,13 +270,28 @@ impl Vgic {
         if vcpu.private.wakes(self.groups) != 0 {
             return true;
         }
-        let banks = if vcpu.residents == 0 { self.busy } else { ALL_SPI_BANKS };
+        let banks = if vcpu.residents == 0 { self.busy } else { self.all_banks() };
         bank::bits_of(banks).filter_map(|number| usize::try_from(number).ok()).any(|index| {
             self.spis.get(index).is_some_and(|bank| {
                 let reachable = word(&vcpu.routed, index) & !bank.resident | word(&vcpu.resident, index);
                 bank.wakes(self.groups) & reachable != 0
             })
         })
+    }
+
+    /// Returns the banks of SPIs that there are, one bit each.
+    fn all_banks(&self) -> u32 {
+        !u32::MAX.unbounded_shl(self.banks())
+    }
+
+    /// Returns GICD_TYPER.ITLinesNumber (Arm IHI 0069H, 12.9.38): banks of 32 interrupts beyond the first.
+    fn banks(&self) -> u32 {
+        u32::try_from(self.spis.len()).unwrap_or(0)
+    }
+
+    /// Tells whether there is such an SPI.
+    fn has_spi(&self, intid: u32) -> bool {
+        (FIRST_SPI..FIRST_SPI + 32 * self.banks()).contains(&intid)
     }
 
     /// Notes that SPIs of a bank changed; returns the vCPUs that have to do with them.

@@ -12,13 +12,13 @@
 
 use super::bank::{Bank, Groups, bits_of};
 use super::list_registers::{ListRegister, ListRegisters};
-use super::{FIRST_SPI, GicVersion, PerVcpu, Place, SPI_BANKS, Vgic, set_word, word};
+use super::{FIRST_SPI, GicVersion, MAX_SPI_BANKS, PerVcpu, Place, Vgic, set_word, word};
 use crate::ids::{IntId, VcpuId};
 
 /// Interrupts of one vCPU that want a list register, bank by bank.
 #[derive(Default)]
 struct Wanted {
-    words: [u32; SPI_BANKS + 1],
+    words: [u32; MAX_SPI_BANKS + 1],
     /// Banks that are not all zero, one bit each.
     banks: u32,
     count: u32,

@@ -3,7 +3,7 @@
 //! Not here: delivery. A route always names at most one vCPU, so that no interrupt is shown twice.
 //! Follows Arm IHI 0048B.b, 4.3.12 (GICD_ITARGETSRn) and Arm IHI 0069H, 12.9.22 (`GICD_IROUTER<n>`).
 
-use super::{FIRST_SPI, GicVersion, SPI_BANKS, SPIS, Vgic, set_word};
+use super::{FIRST_SPI, GicVersion, Vgic, set_word};
 use crate::ids::{Affinity, IntId, VcpuId, VcpuSet};
 
 /// GICD_IROUTER.Interrupt_Routing_Mode: any one vCPU that takes part.
@@ -35,7 +35,7 @@ impl Vgic {
     /// Routes every SPI anew; returns the vCPUs concerned.
     pub(super) fn route_all(&mut self) -> VcpuSet {
         let mut concerned = VcpuSet::EMPTY;
-        for number in 0..SPIS {
+        for number in 0..32 * self.banks() {
             concerned.add(self.apply_route(number));
         }
         concerned
@@ -43,7 +43,6 @@ impl Vgic {
 
     fn apply_route(&mut self, number: u32) -> VcpuSet {
         let Ok(index) = usize::try_from(number / 32) else { return VcpuSet::EMPTY };
-        debug_assert!(index < SPI_BANKS);
         let bit = 1 << (number % 32);
         let before = self.holders(index, bit);
         let target = self.target_of(self.route(IntId(number + FIRST_SPI)));

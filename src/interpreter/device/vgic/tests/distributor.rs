@@ -189,7 +189,7 @@ fn unknown_vcpus_read_zero_and_write_nothing() {
             assert_eq!(vgic.planned(cpu).used, 0);
             assert!(vgic.deactivate(cpu, IntId(5000)).is_empty());
         }
-        assert_eq!(Vgic::new(version, &[]).planned(CPU0).used, 0);
+        assert_eq!(Vgic::new(version, &[], MAX_SPIS).planned(CPU0).used, 0);
     }
 }
 
@@ -270,6 +270,33 @@ fn apply(vgic: &mut Vgic, loaded: &mut [ListRegisters], op: &Op) {
             vgic.reset();
             loaded.iter_mut().for_each(ListRegisters::clear);
         }
+    }
+}
+
+#[test]
+fn a_distributor_has_the_shared_interrupts_that_it_was_made_with() {
+    for version in BOTH {
+        let mut vgic = Vgic::new(version, &affinities(2), 64);
+        assert_eq!(vgic.gicd(CPU0, 4) & 0x1f, 2, "ITLinesNumber");
+        vgic.set_gicd(CPU0, CTLR, 3);
+        let (last, beyond) = (IntId(95), IntId(96));
+        for (intid, there) in [(last, true), (beyond, false)] {
+            vgic.set_bit(CPU0, ISENABLER, intid);
+            vgic.set_priority(CPU0, intid, 0x80);
+            vgic.set_target(intid, CPU1);
+            vgic.set_bit(CPU0, ISPENDR, intid);
+            assert_eq!(vgic.bit(CPU0, ISENABLER, intid), there);
+            assert_eq!(vgic.distributor_read(CPU0, IPRIORITYR + u64::from(intid.0), Width::Byte) != 0, there);
+            let target = match version {
+                GicVersion::V2 => ITARGETSR + u64::from(intid.0),
+                GicVersion::V3 => IROUTER + u64::from(intid.0) * 8,
+            };
+            let width = if version == GicVersion::V2 { Width::Byte } else { Width::Double };
+            assert_eq!(vgic.distributor_read(CPU0, target, width) != 0, there);
+            assert_eq!(vgic.planned(CPU1).in_use().any(|entry| entry.virtual_id == intid), there);
+            assert!(there || vgic.set_line(CPU0, intid, true).is_empty());
+        }
+        assert_eq!(vgic.busy & !0b11, 0, "banks that are not there are not looked at");
     }
 }
 

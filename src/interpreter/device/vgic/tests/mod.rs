@@ -40,7 +40,7 @@ fn affinities(count: u8) -> Vec<Affinity> {
 }
 
 fn new(version: GicVersion, vcpus: u8) -> Vgic {
-    Vgic::new(version, &affinities(vcpus))
+    Vgic::new(version, &affinities(vcpus), MAX_SPIS)
 }
 
 impl Vgic {

@@ -33,7 +33,7 @@ fn a_redistributor_comes_out_of_reset_as_on_qemu_virt() {
 #[test]
 fn typer_has_the_affinity_and_marks_the_last_frame() {
     let place = Affinity { aff3: 4, aff2: 3, aff1: 2, aff0: 1 };
-    let vgic = Vgic::new(GicVersion::V3, &[Affinity::default(), place]);
+    let vgic = Vgic::new(GicVersion::V3, &[Affinity::default(), place], MAX_SPIS);
     let offset = REDISTRIBUTOR_BYTES + 8;
     assert_eq!(vgic.redistributor_read(offset, Width::Double), 0x0403_0201_0100_0110);
     assert_eq!(read(&vgic, offset), 0x0100_0110);

@@ -21,7 +21,7 @@ fn group1(vgic: &mut Vgic, vcpus: u8) {
 fn a_target_list_names_vcpus_by_affinity() {
     let places = [(0, 0), (0, 3), (1, 3), (0, 19)];
     let places = places.map(|(aff1, aff0)| Affinity { aff1, aff0, ..Affinity::default() });
-    let mut vgic = Vgic::new(GicVersion::V3, &places);
+    let mut vgic = Vgic::new(GicVersion::V3, &places, MAX_SPIS);
     group1(&mut vgic, 4);
     let sgi5 = 5 << 24;
     let mut send = |value: u64| vgic.send_sgi_v3(CPU0, SgiRegister::Sgi1r, sgi5 | value);
