@@ -33,7 +33,8 @@ pub struct Frame {
     pub far: u64,
     /// Vector taken, 0 to 15 in the order of the table.
     pub vector: u64,
-    pub(crate) reserved: u64,
+    /// Nothing: a frame is a multiple of 16 bytes.
+    pub reserved: u64,
 }
 
 /// What an exception said.

@@ -33,36 +33,28 @@ impl Fdt {
 
     /// Returns property `name` of the first node of the root whose name begins with `node`.
     pub fn property(&self, node: &str, name: &str) -> Option<&'static [u8]> {
-        let mut at = word(self.bytes, 8)? as usize;
-        let strings = word(self.bytes, 12)? as usize;
-        let (mut depth, mut inside) = (0, false);
-        loop {
-            let token = word(self.bytes, at)?;
-            at += 4;
-            match token {
-                BEGIN_NODE => {
-                    let text = string(self.bytes, at)?;
-                    depth += 1;
-                    inside = inside || depth == 2 && text.starts_with(node);
-                    at = (at + text.len() + 4) & !3;
-                }
-                END_NODE => {
-                    depth -= 1;
-                    inside = inside && depth >= 2;
-                }
-                PROPERTY => {
-                    let length = word(self.bytes, at)? as usize;
-                    let key = string(self.bytes, strings + word(self.bytes, at + 4)? as usize)?;
-                    let value = self.bytes.get(at + 8..at + 8 + length)?;
-                    if inside && depth == 2 && key == name {
-                        return Some(value);
-                    }
-                    at = (at + 8 + length + 3) & !3;
-                }
-                NOP => {}
-                _ => return None,
+        let mut inside = false;
+        self.tokens()?.find_map(|token| match token {
+            Token::Node(2, text) => {
+                inside = text.starts_with(node);
+                None
             }
-        }
+            Token::Property(2, key, value) if inside && key == name => Some(value),
+            _ => None,
+        })
+    }
+
+    /// Says whether any node's name begins with `name`.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.tokens().is_some_and(|mut all| {
+            all.any(|token| matches!(token, Token::Node(_, text) if text.starts_with(name)))
+        })
+    }
+
+    /// Reads the tree in its order.
+    fn tokens(&self) -> Option<Tokens> {
+        let (at, strings) = (word(self.bytes, 8)? as usize, word(self.bytes, 12)? as usize);
+        Some(Tokens { bytes: self.bytes, at, strings, depth: 0 })
     }
 
     /// Returns the kernel's command line; empty where there is none.
@@ -75,6 +67,50 @@ impl Fdt {
         let reg = self.property("memory@", "reg")?;
         let double = |at| Some(u64::from(word(reg, at)?) << 32 | u64::from(word(reg, at + 4)?));
         Some((double(0)?, double(8)?))
+    }
+}
+
+/// What a tree is made of, each with its depth: 1 is the root.
+enum Token {
+    Node(u32, &'static str),
+    Property(u32, &'static str, &'static [u8]),
+}
+
+/// The tree, token by token.
+struct Tokens {
+    bytes: &'static [u8],
+    at: usize,
+    strings: usize,
+    depth: u32,
+}
+
+impl Iterator for Tokens {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        loop {
+            let token = word(self.bytes, self.at)?;
+            let at = self.at + 4;
+            self.at = at;
+            match token {
+                BEGIN_NODE => {
+                    let text = string(self.bytes, at)?;
+                    self.depth += 1;
+                    self.at = (at + text.len() + 4) & !3;
+                    return Some(Token::Node(self.depth, text));
+                }
+                END_NODE => self.depth -= 1,
+                PROPERTY => {
+                    let length = word(self.bytes, at)? as usize;
+                    let key = string(self.bytes, self.strings + word(self.bytes, at + 4)? as usize)?;
+                    let value = self.bytes.get(at + 8..at + 8 + length)?;
+                    self.at = (at + 8 + length + 3) & !3;
+                    return Some(Token::Property(self.depth, key, value));
+                }
+                NOP => {}
+                _ => return None,
+            }
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! Translation tables of EL1 and EL0 with any granule: 39 bits of addresses, blocks where they fit.
 //!
-//! [`enable`] maps devices and RAM where they are, for EL1, and RAM once more at [`USER`] for EL0. One map at a time, shared
-//! by all CPUs.
+//! [`enable`] maps devices and RAM where they are, for EL1, and RAM once more at [`USER`] for EL0.
 //! Follows Arm ARM DDI 0487K.a, D8.
 
 use crate::{ins, mrs, msr};
@@ -106,7 +105,9 @@ impl Granule {
     }
 }
 
-const POOL_TABLES: usize = 16;
+/// Tables of a map; there is a pool for the one in use and one for the next.
+const MAP_TABLES: usize = 10;
+const POOL_TABLES: usize = 2 * MAP_TABLES;
 const ENTRIES_MOST: usize = 8192;
 
 #[repr(C, align(65536))]
@@ -115,27 +116,33 @@ struct Table([AtomicU64; ENTRIES_MOST]);
 #[unsafe(link_section = ".noinit")]
 static POOL: [Table; POOL_TABLES] =
     [const { Table([const { AtomicU64::new(0) }; ENTRIES_MOST]) }; POOL_TABLES];
-/// Tables of the pool in use.
+/// First table of the latest map, and how many of its tables are in use.
+static FIRST: AtomicU64 = AtomicU64::new(0);
 static USED: AtomicU64 = AtomicU64::new(0);
 
-/// The one map. Making it anew empties it: only while the MMU is off on every CPU.
+/// A map. Two can be there at a time, so that one is made while the other translates.
 #[derive(Clone, Copy)]
 pub struct Map {
     granule: Granule,
+    first: usize,
 }
 
 impl Map {
-    /// Begins an empty map.
+    /// Begins an empty map; the one before the latest is lost.
     pub fn new(granule: Granule) -> Self {
+        let first = if FIRST.load(Relaxed) == 0 { MAP_TABLES } else { 0 };
+        FIRST.store(first as u64, Relaxed);
         USED.store(0, Relaxed);
-        let map = Self { granule };
+        let map = Self { granule, first };
         map.take();
         map
     }
 
     /// Takes an empty table from the pool.
     fn take(self) -> &'static Table {
-        let table = &POOL[USED.fetch_add(1, Relaxed) as usize];
+        let used = USED.fetch_add(1, Relaxed) as usize;
+        assert!(used < MAP_TABLES, "a map has no more tables");
+        let table = &POOL[self.first + used];
         table.0.iter().take(1 << (self.granule.shift() - 3)).for_each(|entry| entry.store(0, Relaxed));
         table
     }
@@ -165,7 +172,7 @@ impl Map {
 
     /// Returns the entry for `va` at `level`, splitting and making tables on the way.
     pub fn entry(self, va: u64, level: u32) -> &'static AtomicU64 {
-        let mut table = &POOL[0];
+        let mut table = &POOL[self.first];
         let mut at = self.granule.first_level();
         loop {
             let shift = self.granule.shift_of(at);
@@ -198,12 +205,12 @@ impl Map {
         table
     }
 
-    /// Turns this CPU's MMU and caches on with this map.
+    /// Turns this CPU's MMU and caches on with this map, instead of one with the same granule if they are on.
     pub fn enable(self) {
         msr!("MAIR_EL1", MAIR);
         msr!("TCR_EL1", self.granule.tcr());
-        msr!("TTBR0_EL1", address(&POOL[0]));
-        ins!("dsb sy", "tlbi vmalle1", "ic iallu", "dsb nsh", "isb");
+        msr!("TTBR0_EL1", address(&POOL[self.first]));
+        ins!("dsb sy", "isb", "tlbi vmalle1", "ic iallu", "dsb nsh", "isb");
         msr!("SCTLR_EL1", SCTLR_OFF | SCTLR_M | SCTLR_C | SCTLR_I);
     }
 }
