@@ -3,9 +3,9 @@
 //! Not here: what is probed. All of this guest's own `unsafe` is.
 //! Follows Arm ARM DDI 0487K.a, D1.3 (exceptions).
 
+use crate::console;
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
-use crate::console;
 use trapeze_kit::{cache, exception};
 
 global_asm!(include_str!("probe.s"));

@@ -219,7 +219,12 @@ fn leave_streaming_mode() {
 fn execute(level: Level, at: u64, x0: u64) -> End {
     let mut x = [0; 31];
     x[0] = x0;
-    machine::run(&Start { x, sp: machine::scratch() + machine::SCRATCH_BYTES / 2, pc: machine::slot() + at, pstate: level.pstate() })
+    machine::run(&Start {
+        x,
+        sp: machine::scratch() + machine::SCRATCH_BYTES / 2,
+        pc: machine::slot() + at,
+        pstate: level.pstate(),
+    })
 }
 
 /// Says whether the SVC at the end of a probe was what ended it.
