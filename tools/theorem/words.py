@@ -80,7 +80,10 @@ def run_from(verdict: Verdict, first: int, count: int) -> int:
         with subprocess.Popen(["tools/qemu"], env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as process:
             try:
-                return watch(verdict, lines(process.stdout.fileno()), first, count)
+                following = watch(verdict, lines(process.stdout.fileno()), first, count)
+                if process.poll():
+                    verdict.complaints.append(f"QEMU ended with {process.returncode}")
+                return following
             finally:
                 process.kill()
 
@@ -101,12 +104,11 @@ def lines(console: int) -> Iterator[str | None]:
 
 def watch(verdict: Verdict, console: Iterator[str | None], first: int, count: int) -> int:
     """Follows one machine to the end of its words and a little further; returns the word to go on with."""
-    at, done, ended, rounds, said = first, None, "", 0, []
+    at, done, ended, rounds, said, last = first, None, "", 0, [], ""
     heard = {"words": time.monotonic(), "beside": time.monotonic()}
     for line in console:
         now = time.monotonic()
-        if line is None:
-            line = ""
+        last, line = line or last, line or ""
         # Random words may print on the console, too: a line of ours begins somewhere in it.
         if match := BESIDE.search(line):
             heard["beside"] = now
@@ -133,7 +135,7 @@ def watch(verdict: Verdict, console: Iterator[str | None], first: int, count: in
             return count
         if not ended and now - heard["words"] > SILENCE_S:
             ended = "silent"
-    verdict.complaints.append(f"the machine ended after word {at}")
+    verdict.complaints.append(f"the machine ended after word {at}, having said {last!r}")
     return count
 
 
