@@ -121,7 +121,9 @@ def efficiency(results: Path) -> list[list[str]]:
 def figures(space: Space, reports: list[Report], shares: list[list[str]], ran: list[str]) -> str:
     """Returns what docs/theorem.md shows between its marks."""
     first = reports[0]
-    parts = [table(*summary(space, reports)), f"Instructions by class and by what keeps them, on {first.machine}:\n",
+    heads, lines = summary(space, reports)
+    # Not exits and seconds: no two runs have the same.
+    parts = [table(heads[:-2], [line[:-2] for line in lines]), f"Instructions by class and by what keeps them, on {first.machine}:\n",
              table(*classes(space, first))]
     if ran:
         parts.append("\n".join(["Random words:\n", *(f"- {line}" for line in ran)]) + "\n")

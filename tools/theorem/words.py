@@ -56,6 +56,13 @@ class Verdict:
         return (f"{self.machine}: {self.executed:,} words of seed {self.seed}: {ends}{crashed}; neighbour intact in "
                 f"{self.rounds} rounds; {self.seconds:.0f} s")
 
+    @property
+    def short(self) -> str:
+        """Says it without what no two runs have the same."""
+        verdict = "the neighbour's memory changed or the hypervisor failed" if self.complaints else "neighbour untouched"
+        return (f"{self.machine}: {self.executed:,} words of seed {self.seed}, {verdict}, "
+                f"{len(self.crashes)} crashes of the VM itself")
+
 
 def run(machine: Machine, seed: int, count: int) -> Verdict:
     """Executes `count` words of `seed`, in as many machines as that takes."""
