@@ -83,6 +83,8 @@ pub struct End {
     pub esr: u64,
     /// Number of the vector, 0 to 15.
     pub vector: u64,
+    /// Sum of X0 to X30, PC and PSTATE.
+    pub sum: u64,
 }
 
 unsafe extern "C" {
@@ -112,7 +114,9 @@ pub fn run(start: &Start) -> End {
     // SAFETY: as above: the vectors are done.
     let after = unsafe { context.read_volatile() };
     let [x0, x1, x2, ..] = after.x;
-    End { x: [x0, x1, x2], pstate: after.pstate, esr: after.esr, vector: after.vector }
+    let sum =
+        after.x.iter().fold(after.pc ^ after.pstate << 32, |sum, x| sum.rotate_left(7).wrapping_add(*x));
+    End { x: [x0, x1, x2], pstate: after.pstate, esr: after.esr, vector: after.vector, sum }
 }
 
 /// Sets what a word may have changed and the next needs: the way of the timer's interrupt through a CPU interface in

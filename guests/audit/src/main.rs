@@ -1,8 +1,8 @@
 //! A guest kernel that executes every system instruction, or random words, and says what each did.
 //!
 //! It judges nothing: tools/audit runs it on a bare machine and in a VM, and compares. The machine is QEMU's `virt` at
-//! EL1. What to do is in the command line: `audit.random=SEED,FIRST,COUNT`, in decimal, or
-//! `audit.beside` instead of the sweep.
+//! EL1. What to do is in the command line: `audit.random=SEED,FIRST,COUNT`, in decimal, the
+//! same with `audit.trace` for a line about each word, or `audit.beside`, instead of the sweep.
 //!
 //! Follows Arm ARM DDI 0487K.a and the arm64 Linux boot protocol.
 #![no_std]
@@ -43,16 +43,26 @@ fn main(tree: u64) -> ! {
     }
     header();
     open_to_el0();
-    if let Some(numbers) = arguments.strip_prefix("audit.random=") {
-        let mut numbers = numbers.split(',').map_while(|number| number.parse().ok());
-        if let (Some(seed), Some(first), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) {
-            random::run(seed, first, count);
-        }
-    } else {
-        sweep_all();
+    match words_asked_for(arguments) {
+        Some(request) => random::run(&request),
+        None => sweep_all(),
     }
     console::trailer();
     psci::power_off()
+}
+
+/// Reads `audit.random=SEED,FIRST,COUNT`, or the same with `audit.trace`.
+fn words_asked_for(arguments: &str) -> Option<random::Request> {
+    let (name, numbers) = arguments.split_once('=')?;
+    let mut numbers = numbers.split(',').map(|number| number.parse().ok());
+    let mut next = || numbers.next().flatten();
+    let (seed, first, count) = (next()?, next()?, next()?);
+    matches!(name, "audit.random" | "audit.trace").then(|| random::Request {
+        seed,
+        first,
+        count,
+        is_traced: name == "audit.trace",
+    })
 }
 
 /// Executes every encoding at both levels.
