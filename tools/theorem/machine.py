@@ -59,29 +59,32 @@ def output(command: list[str], whose: str, settings: dict[str, str]) -> tuple[st
     return text, time.monotonic() - start
 
 
-def run_bare(machine: Machine) -> Run:
+def run_bare(machine: Machine, arguments: str = "") -> Run:
     """Runs the guest on the bare machine, at EL1."""
     command = ["qemu-system-aarch64", "-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.cpu, "-smp", "1", "-m",
-               MEMORY, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", GUEST]
+               MEMORY, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", GUEST,
+               "-append", arguments]
     console, seconds = output(command, f"bare {machine}", {})
     return Run(console, 0, seconds, Counter())
 
 
-def run_vm(machine: Machine) -> Run:
-    """Runs the guest in a VM and counts its trapped system instructions, from QEMU's log of exceptions."""
+def run_vm(machine: Machine, arguments: str = "", counts: bool = True) -> Run:
+    """Runs the guest in a VM; counts its trapped system instructions, if asked to, from QEMU's log of exceptions."""
     with tempfile.TemporaryDirectory() as scratch:
-        exceptions = Path(scratch, "exceptions")
-        os.mkfifo(exceptions)
-        trapped: Counter = Counter()
-        reader = threading.Thread(target=count_traps, args=(exceptions, trapped))
-        reader.start()
         settings = {"KERNEL": GUEST, "GUEST": "audit", "CPU": machine.cpu, "GIC": str(machine.gic), "CPUS": "1", "MEM": MEMORY,
-                    "APPEND": "", "BUNDLE": f"{scratch}/audit.itb", "QEMU_ARGS": f"-d int -D {exceptions}"}
+                    "APPEND": arguments, "BUNDLE": f"{scratch}/audit.itb"}
+        exceptions, trapped = Path(scratch, "exceptions"), Counter()
+        if counts:
+            os.mkfifo(exceptions)
+            reader = threading.Thread(target=count_traps, args=(exceptions, trapped))
+            reader.start()
+            settings["QEMU_ARGS"] = f"-d int -D {exceptions}"
         try:
             console, seconds = output(["tools/run"], f"VM on {machine}", settings)
         finally:
-            release(exceptions)
-            reader.join()
+            if counts:
+                release(exceptions)
+                reader.join()
     ended = IS_OFF.search(console)
     if not ended:
         raise Refused(f"VM on {machine}: Trapeze did not say that the VM is off")

@@ -32,6 +32,10 @@ const PROBE_DATA: u64 = 0x30_0000_0000;
 /// Where they find devices: PL011 and, behind it, the distributor.
 const DEVICES: u64 = 0x28_0000_0000;
 const PAGE: u64 = 4096;
+/// Distributor, CPU interface and redistributors.
+const GIC_BYTES: u64 = 16 << 20;
+/// What is mapped of RAM: this kernel, and no more than the smallest machine has.
+const RAM_BYTES: u64 = 16 << 20;
 
 /// Access flag, inner shareable, normal memory; read-only at both levels, executable at both.
 const CODE_ATTRIBUTES: Attributes = Attributes(1 << 10 | 3 << 8 | 1 << 2 | 3 << 6);
@@ -121,8 +125,10 @@ pub fn run(request: &Request) {
 /// Makes the map that the words run in, and turns the MMU on.
 fn map_everything() {
     let map = Map::new(Granule::K4);
-    map.add(0, 0, mmu::RAM, Attributes::DEVICE);
-    map.add(mmu::RAM, mmu::RAM, mmu::RAM_BYTES, Attributes::KERNEL);
+    // This kernel's own devices and no more: what else is where on a board is not what is compared.
+    map.add(gic::GICD, gic::GICD, GIC_BYTES, Attributes::DEVICE);
+    map.add(console::UART, console::UART, PAGE, Attributes::DEVICE);
+    map.add(mmu::RAM, mmu::RAM, RAM_BYTES, Attributes::KERNEL);
     map.add(CODE, machine::slot(), PAGE, CODE_ATTRIBUTES);
     map.add(PROBE_DATA, machine::scratch(), SCRATCH_BYTES, DATA_ATTRIBUTES);
     map.add(DEVICES, console::UART, PAGE, DEVICE_ATTRIBUTES);
