@@ -3,7 +3,7 @@
 import unittest
 from collections import Counter
 
-from tools.theorem import compare, log, machine, page, theorem, words
+from tools.theorem import compare, log, machine, page, theorem, trace, words
 from tools.theorem.compare import EXPLAINED, SAME, UNEXPLAINED, VOLATILE, Explanation, Machine
 from tools.theorem.space import BadTable, Encoding, Group, Space, trap_bits
 
@@ -211,6 +211,40 @@ class Words(unittest.TestCase):
         verdict = words.Verdict(A72, 1)
         words.watch(verdict, iter(["@at 8192"]), 0, 20_000)
         self.assertTrue(verdict.complaints)
+
+
+class Traces(unittest.TestCase):
+    """The same words in both worlds."""
+
+    KNOWN = [trace.WordExplanation(0xffe0_001f, 0xd400_0003, "undefined", "because", "C6")]
+    ENDS, UNDEFINED, ABORT = (f"vector=4 esr={esr}" for esr in ("5600a0d1", "2000000", "96000010"))
+
+    def differences(self, bare: trace.Word, vm: trace.Word) -> tuple[int, int]:
+        lines, explained = trace.differences(space(), ([bare], [vm]), self.KNOWN)
+        return len(lines), explained
+
+    def test_a_word_that_did_the_same_is_no_difference(self):
+        word = trace.Word(0x1234, self.ENDS, "1")
+        self.assertEqual(self.differences(word, word), (0, 0))
+
+    def test_another_exception_or_another_value_is_a_difference(self):
+        for vm in (trace.Word(0x1234, self.ABORT, "1"), trace.Word(0x1234, self.ENDS, "2"), trace.Word(0x1235, self.ENDS, "1")):
+            self.assertEqual(self.differences(trace.Word(0x1234, self.ENDS, "1"), vm), (1, 0))
+
+    def test_what_is_undefined_on_the_bare_machine_alone_is_explained(self):
+        smc, ends = trace.Word(0xd400_0003, self.UNDEFINED, "1"), trace.Word(0xd400_0003, self.ENDS, "2")
+        self.assertEqual(self.differences(smc, ends), (0, 1))
+        self.assertEqual(self.differences(ends, smc), (1, 0))
+
+    def test_a_register_that_changes_by_itself_may_have_another_value(self):
+        mrs = 0xd53b_2400  # MRS X0, RNDR
+        self.assertEqual(self.differences(trace.Word(mrs, self.ENDS, "1"), trace.Word(mrs, self.ENDS, "2")), (0, 1))
+
+    def test_a_trace_without_all_its_words_is_refused(self):
+        line = "@word 0 1234 vector=4 esr=5600a0d1 sum=1\r\n"
+        self.assertEqual(trace.read(line, "test", 1), [trace.Word(0x1234, self.ENDS, "1")])
+        with self.assertRaises(log.Refused):
+            trace.read(line, "test", 2)
 
 
 if __name__ == "__main__":
