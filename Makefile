@@ -93,7 +93,7 @@ bench: setup-run target/trapeze.img guests target/bench.img target/count.so ## M
 	tools/bench
 
 doc: setup-run ## Write the API documentation to target/doc
-	cargo doc --no-deps --lib --document-private-items
+	cargo doc --workspace --no-deps --lib --document-private-items
 
 clean: ## Remove what was built; what was downloaded stays
 	test ! -d target || find target -mindepth 1 -maxdepth 1 ! -name debian -exec rm -rf {} +

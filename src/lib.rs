@@ -19,12 +19,12 @@
 
 extern crate alloc;
 
-pub mod addr;
+pub use platform;
+pub use vocabulary::{addr, ids};
+
 pub mod allocator;
 pub mod dispatcher;
-pub mod ids;
 pub mod interpreter;
 pub mod machine;
-pub mod platform;
 pub mod vcpu;
 pub mod vm;

@@ -58,17 +58,20 @@ impl Frame {
 
     /// Goes on behind an instruction of `bytes` that was emulated: it ends the effect of a branch before it (BTYPE), its
     /// place in an If-Then block (IT), and a software step (SS; Arm ARM DDI 0487K.a, C5.2.19).
+    #[inline]
     pub fn step(&mut self, bytes: u64) {
         self.pc = self.pc.wrapping_add(bytes);
-        self.pstate &= !PSTATE_SS;
         if self.pstate & PSTATE_NRW == 0 {
-            self.pstate &= !PSTATE_BTYPE;
+            self.pstate &= !(PSTATE_SS | PSTATE_BTYPE);
         } else {
+            self.pstate &= !PSTATE_SS;
             self.advance_it();
         }
     }
 
     /// Takes one instruction off an If-Then block (Arm ARM DDI 0487K.a, AArch32.ITAdvance).
+    #[cold]
+    #[inline(never)]
     fn advance_it(&mut self) {
         let it = (self.pstate >> 8 & 0b1111_1100) | (self.pstate >> 25 & 0b11);
         let next = if it & 0b111 == 0 { 0 } else { it & 0b1110_0000 | it << 1 & 0b1_1111 };

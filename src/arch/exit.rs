@@ -5,9 +5,9 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use trapeze::dispatcher::cause::{self, Cause};
+use trapeze::dispatcher::cause::Cause;
 use trapeze::dispatcher::interrupts::{self, Disposition, Source};
-use trapeze::dispatcher::{self, Next};
+use trapeze::dispatcher::{self, Left};
 use trapeze::vcpu::Frame;
 
 use super::hardware::{self, Hardware};
@@ -20,14 +20,10 @@ use super::{console, run};
 #[unsafe(no_mangle)]
 extern "C" fn exit_sync(cpu: &mut Pcpu) -> *const Frame {
     let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest else { unreachable!("an exit without a guest") };
-    let [esr_el2, far_el2, hpfar_el2] = hardware::syndrome();
-    vcpu.exits.count(cause::class_index(esr_el2));
-    let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-    let next = dispatcher::synchronous(&cause, vcpu, &tenant.vm, &mut machine);
-    match dispatcher::settle(next, cause::instruction_bytes(esr_el2), vcpu, &tenant.vm, &mut machine) {
-        Next::Resume => &raw const vcpu.frame,
-        other => run::carry_out(cpu, other),
+    match dispatcher::exit(hardware::syndrome(), vcpu, &tenant.vm, &mut machine) {
+        Left::Nothing => &raw const vcpu.frame,
+        left => run::carry_out(cpu, left),
     }
 }
 

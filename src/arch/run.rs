@@ -4,7 +4,7 @@
 
 use alloc::boxed::Box;
 
-use trapeze::dispatcher::{Next, interrupts};
+use trapeze::dispatcher::{Left, interrupts};
 use trapeze::interpreter::device::vgic::ListRegisters;
 use trapeze::vcpu::{Frame, Vcpu};
 use trapeze::vm::{Requests, State};
@@ -27,15 +27,15 @@ pub fn enter(cpu: &mut Pcpu) -> ! {
 
 /// Does what the dispatcher's answer asks beyond registers, and returns whom to run.
 #[cold]
-pub fn carry_out(cpu: &mut Pcpu, next: Next) -> *const Frame {
-    match next {
-        Next::Wait => wait(cpu),
-        Next::Stop(state) => {
+pub fn carry_out(cpu: &mut Pcpu, left: Left) -> *const Frame {
+    match left {
+        Left::Wait => wait(cpu),
+        Left::Stop(state) => {
             stop(cpu, state);
             find_work(cpu)
         }
-        Next::Off => find_work(cpu),
-        Next::Resume | Next::Step | Next::Inject(_) => go_on(cpu),
+        Left::Off => find_work(cpu),
+        Left::Nothing => go_on(cpu),
     }
 }
 

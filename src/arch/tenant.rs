@@ -359,7 +359,7 @@ fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Ve
 ///
 /// Kernels write a register for each when they start, and each such write is an exit.
 fn spis(config: &VmConfig) -> u32 {
-    const AT_LEAST: u32 = 64;
+    const AT_LEAST: u32 = 96;
     let used = config.uarts.iter().map(|uart| uart.interrupt.0 + 1 - FIRST_SPI).max().unwrap_or(0);
     used.max(AT_LEAST)
 }

@@ -70,8 +70,7 @@ pub fn power_down(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     vcpu.physical_timer = PhysicalTimer::new();
     machine.set_deadline(None);
     let mut vgic = vm.vgic.lock();
-    machine.save_lists(&mut vcpu.lists);
-    let mut concerned = vgic.fold(vcpu.id, &vcpu.lists);
+    let mut concerned = fold(&mut vgic, vcpu, machine);
     for intid in vm.layout.private_lines() {
         concerned.add(vgic.set_line(vcpu.id, intid, false));
     }
@@ -106,8 +105,7 @@ pub fn with_vgic<R>(
     // Empty list registers have nothing to say, and stay right until something concerns this vCPU.
     let is_loaded = vcpu.lists.used != 0;
     if is_loaded {
-        machine.save_lists(&mut vcpu.lists);
-        concerned = vgic.fold(vcpu.id, &vcpu.lists);
+        concerned = fold(&mut vgic, vcpu, machine);
     }
     let (answer, changed) = action(&mut vgic, vcpu.id);
     concerned.add(changed);
@@ -122,6 +120,16 @@ pub fn with_vgic<R>(
 /// Plans the list registers anew: another vCPU changed something, or they ran out.
 pub fn replan(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     change(vcpu, vm, machine, |_, vcpu| VcpuSet::only(vcpu));
+}
+
+fn fold(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) -> VcpuSet {
+    machine.save_lists(&mut vcpu.lists);
+    // With EOImode 1 only DIR deactivates, which traps when it may concern what has no list register. There are CPU
+    // interfaces that count EOIR all the same, QEMU's GICv3 up to 10.0 among them.
+    if vcpu.lists.eoi_count != 0 && machine.splits_deactivation() {
+        vcpu.lists.eoi_count = 0;
+    }
+    vgic.fold(vcpu.id, &vcpu.lists)
 }
 
 fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) {

@@ -53,7 +53,8 @@ pub fn instruction_abort(abort: &Abort, machine: &mut impl Machine) -> Next {
 }
 
 /// Lets a device do a load or store; `None` when no device has the whole access.
-fn load_or_store(
+#[inline(always)]
+pub fn load_or_store(
     ipa: Ipa,
     access: cause::Access,
     vcpu: &mut Vcpu,
@@ -72,6 +73,7 @@ fn load_or_store(
 }
 
 /// Finds the device at `ipa` and makes the access. The value means nothing for a write.
+#[inline(always)]
 fn device(
     ipa: Ipa,
     width: Width,

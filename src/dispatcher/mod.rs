@@ -20,7 +20,7 @@ use crate::interpreter::sysreg::{
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vm::{Requests, State, Vm};
-use cause::Cause;
+use cause::{Cause, DeviceAccess, Everyday};
 
 /// What happens next to the vCPU that trapped.
 #[must_use]
@@ -38,6 +38,77 @@ pub enum Next {
     Off,
     /// The VM leaves [`State::Running`]: every vCPU stops.
     Stop(State),
+}
+
+/// What of [`Next`] is left for `arch/`, once registers say the rest.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Nothing: the vCPU goes on.
+    Nothing,
+    /// The vCPU goes on when an interrupt is pending for it.
+    Wait,
+    /// The vCPU is off until PSCI turns it on.
+    Off,
+    /// The VM leaves [`State::Running`]: every vCPU stops.
+    Stop(State),
+}
+
+/// Takes a synchronous exit from its syndrome (ESR_EL2, FAR_EL2, HPFAR_EL2) to what is left for `arch/` to do: nothing
+/// but to resume, mostly.
+#[inline(always)]
+pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
+    let [esr_el2, ..] = syndrome;
+    vcpu.exits.count(cause::class_index(esr_el2));
+    match Everyday::decode(esr_el2) {
+        Some(everyday) if at_once(everyday, vcpu, vm) => Left::Nothing,
+        _ => by_device(syndrome, vcpu, vm, machine),
+    }
+}
+
+/// Answers an everyday access to a device, as [`synchronous`] would; leaves all else to that one.
+#[inline(never)]
+fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
+    match DeviceAccess::decode(syndrome) {
+        Some(DeviceAccess { ipa, access })
+            if mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
+        {
+            let [esr_el2, ..] = syndrome;
+            vcpu.frame.step(cause::instruction_bytes(esr_el2));
+            Left::Nothing
+        }
+        _ => at_length(syndrome, vcpu, vm, machine),
+    }
+}
+
+/// Answers what needs neither a lock nor hardware, as [`synchronous`] would. `false`: it is for that one to answer.
+#[inline(always)]
+fn at_once(everyday: Everyday, vcpu: &mut Vcpu, vm: &Vm) -> bool {
+    match everyday {
+        Everyday::Call { is_smc } => {
+            let [x0, x1, x2, x3, ..] = vcpu.frame.x;
+            let Answer::Return(value) = smccc::call(0, [x0, x1, x2, x3]) else { return false };
+            vcpu.frame.x[0] = value.cast_unsigned();
+            if is_smc {
+                vcpu.frame.step(4);
+            }
+            true
+        }
+        Everyday::IdRegister { crm, op2, gpr } if !vcpu.frame.is_el0() => {
+            vcpu.frame.set(gpr, vm.processor.ids.read(crm, op2));
+            vcpu.frame.step(4);
+            true
+        }
+        Everyday::IdRegister { .. } => false,
+    }
+}
+
+#[inline(never)]
+fn at_length(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
+    let [esr_el2, far_el2, hpfar_el2] = syndrome;
+    let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
+    let next = synchronous(&cause, vcpu, vm, machine);
+    settle(next, cause::instruction_bytes(esr_el2), vcpu, vm, machine)
 }
 
 /// Answers a synchronous exit. The one routing table: a row for each ESR_EL2.EC.
@@ -64,20 +135,24 @@ pub fn synchronous(cause: &Cause, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl M
 /// Turns what the room returned into registers: steps, or enters EL1. What remains is for `arch/`.
 ///
 /// `instruction_bytes` is the length of the instruction that trapped.
+#[inline(always)]
 pub fn settle(
     next: Next,
     instruction_bytes: u64,
     vcpu: &mut Vcpu,
     vm: &Vm,
     machine: &mut impl Machine,
-) -> Next {
+) -> Left {
     match next {
         Next::Step => {
             vcpu.frame.step(instruction_bytes);
-            Next::Resume
+            Left::Nothing
         }
+        Next::Resume => Left::Nothing,
         Next::Inject(exception) => inject(exception, vcpu, vm, machine),
-        other => other,
+        Next::Wait => Left::Wait,
+        Next::Off => Left::Off,
+        Next::Stop(state) => Left::Stop(state),
     }
 }
 
@@ -93,7 +168,7 @@ pub fn system_error(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
 const SYSTEM_ERROR: usize = 0x2f;
 
 #[inline(never)]
-fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
+fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
     let from = machine.el1(vcpu.frame.pc, vcpu.frame.pstate);
     let entry = inject::enter_el1(exception, &from, machine.features());
     if matches!(exception, Exception::InstructionAbort { .. }) && entry.pc == vcpu.frame.pc {
@@ -105,12 +180,12 @@ fn inject(exception: Exception, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
             entry.pc,
             from.vbar_el1
         );
-        return Next::Stop(State::Crashed);
+        return Left::Stop(State::Crashed);
     }
     machine.enter_el1(&entry);
     vcpu.frame.pc = entry.pc;
     vcpu.frame.pstate = entry.pstate;
-    Next::Resume
+    Left::Nothing
 }
 
 #[cold]

@@ -28,9 +28,9 @@ pub use self::gic::{Gic, GicRegisters};
 pub use self::pci::{PciHost, PciWindow};
 pub use self::timer::ArchTimer;
 use crate::addr::{Pa, Region};
+use crate::dtb::node;
+use crate::dtb::path::{NodePath, PropertyError};
 use crate::ids::IntId;
-use crate::platform::dtb::node;
-use crate::platform::dtb::path::{NodePath, PropertyError};
 
 /// The machine that the monitor runs on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,10 +63,11 @@ pub struct Board {
 }
 
 impl Board {
-    /// Reads the board from a tree that [`crate::platform::dtb::open`] returned.
+    /// Reads the board from a tree that [`crate::dtb::open`] returned.
     ///
     /// # Errors
     /// Something is missing that no board can do without, or a property of something needed is malformed.
+    #[inline(never)]
     pub fn read(fdt: &Fdt<'_>) -> Result<Self, BoardError> {
         let devices = Devices::find(fdt);
         let chosen = NodePath::find(fdt, "/chosen");
@@ -92,6 +93,7 @@ impl Board {
 
     /// Returns what a board can be stopped with, for a start that fails before or without the rest: PSCI and PCI.
     #[must_use]
+    #[inline(never)]
     pub fn ways_to_stop(fdt: &Fdt<'_>) -> (Option<Conduit>, Option<PciHost>) {
         let devices = Devices::find(fdt);
         let psci = devices.psci.and_then(|path| cpu::conduit(&path).ok());
@@ -99,6 +101,7 @@ impl Board {
     }
 
     /// Takes `region` out of the free RAM.
+    #[inline(never)]
     pub fn reserve(&mut self, region: Region<Pa>) {
         self.reserved.push(region);
         self.reserved = memory::merge(&self.reserved);
@@ -106,6 +109,7 @@ impl Board {
 
     /// Returns the RAM that is not reserved, lowest first.
     #[must_use]
+    #[inline(never)]
     pub fn free_ram(&self) -> Vec<Region<Pa>> {
         memory::subtract(&self.ram, &self.reserved)
     }

@@ -195,6 +195,7 @@ pub fn total_size(header: &[u8]) -> Result<usize, DtbError> {
 ///
 /// # Errors
 /// Anything that is not as the specification says; the blob is unchanged then.
+#[inline(never)]
 pub fn open(blob: &mut [u8]) -> Result<Fdt<'_>, DtbError> {
     let total = total_size(blob)?;
     let truncated = DtbError::Truncated { wanted: total, found: blob.len() };

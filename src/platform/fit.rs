@@ -9,7 +9,7 @@ pub(crate) mod hash;
 mod tests;
 
 use crate::addr::Ipa;
-use crate::platform::node::{self, Node};
+use crate::node::{self, Node};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,6 +39,7 @@ pub struct External<'a> {
 ///
 /// # Errors
 /// If the file is no device tree, or shorter than its header says.
+#[inline(never)]
 pub fn split(bundle: &mut [u8]) -> Result<(&mut [u8], External<'_>), FitError> {
     let fault = |fault| FitError { node: "bundle".to_owned(), fault };
     let has = bundle_bytes(bundle.len());
@@ -107,6 +108,7 @@ impl<'t, 'a> Bundle<'t, 'a> {
     ///
     /// # Errors
     /// If one of them is missing, or if there is no configuration.
+    #[inline(never)]
     pub fn open(tree: &'t Fdt<'a>, external: External<'a>) -> Result<Self, FitError> {
         let top = |name: &'static str| {
             node::root(tree)
@@ -130,6 +132,7 @@ impl<'t, 'a> Bundle<'t, 'a> {
     ///
     /// A VM's images are checked when its turn comes, so that one damaged image stops no other VM; an image
     /// that several VMs share is checked once.
+    #[inline(never)]
     pub fn virtual_machines(&self) -> impl Iterator<Item = (&'a str, Result<VmImages<'a>, FitError>)> {
         let mut verified = Vec::new();
         self.configurations.children().map(move |node| (node.name, self.machine(node, &mut verified)))

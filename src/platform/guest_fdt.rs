@@ -8,8 +8,8 @@
 mod tests;
 
 use crate::addr::{Ipa, Region};
-use crate::platform::node::{self, Node};
-use crate::platform::vm_tree::{OWN_PREFIX, VmConfig};
+use crate::node::{self, Node};
+use crate::vm_tree::{OWN_PREFIX, VmConfig};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -82,6 +82,7 @@ pub fn size_bytes(tree: &Fdt<'_>, vm: &VmConfig, has_initrd: bool) -> Result<usi
 ///
 /// # Errors
 /// If a name, a reservation or the depth of the tree is one that trees cannot have.
+#[inline(never)]
 pub fn build(tree: &Fdt<'_>, vm: &VmConfig, initrd: Option<Region<Ipa>>) -> Result<Vec<u8>, GuestFdtError> {
     let top = |fault: GuestFdtFault| GuestFdtError { node: "/".to_owned(), fault };
     let mut writer =

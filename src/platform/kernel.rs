@@ -13,7 +13,7 @@ mod load;
 mod tests;
 
 use crate::addr::{Ipa, PAGE_BYTES, Region};
-use crate::platform::fit::{Compression, ImageRef};
+use crate::fit::{Compression, ImageRef};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec;
@@ -86,6 +86,7 @@ pub struct Plan<'a> {
 ///
 /// # Errors
 /// If the kernel is none of the formats, if its addresses are not in RAM, or if there is not enough of it.
+#[inline(never)]
 pub fn plan<'a>(
     kernel: &ImageRef<'a>,
     ramdisk: Option<&ImageRef<'a>>,

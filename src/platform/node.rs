@@ -122,7 +122,7 @@ pub(crate) fn shown(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::test_tree::Tree;
+    use crate::test_tree::Tree;
     use alloc::vec;
 
     #[test]

@@ -109,6 +109,7 @@ pub enum Conduit {
 ///
 /// # Errors
 /// If something is missing, not provided, or does not fit together.
+#[inline(never)]
 pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
     let mut parts = scan::scan(tree)?;
     check_memory(&mut parts)?;

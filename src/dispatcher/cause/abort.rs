@@ -150,6 +150,31 @@ impl Abort {
     }
 }
 
+/// A load or store of one register that the CPU describes in full, at an address that stage 2 does not map: what an
+/// access to a device looks like every day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceAccess {
+    /// What is accessed.
+    pub ipa: Ipa,
+    /// How.
+    pub access: Access,
+}
+
+impl DeviceAccess {
+    /// Decodes the syndrome of a data abort from a lower level, if it is of this kind and the address aligned.
+    #[inline(always)]
+    #[must_use]
+    pub fn decode([esr_el2, far_el2, hpfar_el2]: [u64; 3]) -> Option<Self> {
+        /// EC, S1PTW and what tells a translation fault from others.
+        const KIND: u64 = 0b11_1111 << 26 | 1 << 7 | 0b11_1100;
+        /// A data abort from a lower level by a translation fault outside a stage 1 walk.
+        const TRANSLATION: u64 = 0x24 << 26 | 0b00_0100;
+        let access = Access::decode(esr_el2).filter(|_| esr_el2 & KIND == TRANSLATION)?;
+        let ipa = Ipa::new(HPFAR::FIPA.read(hpfar_el2) << PAGE_SHIFT | far_el2 & PAGE_OFFSET);
+        ipa.is_aligned(access.width.bytes()).then_some(Self { ipa, access })
+    }
+}
+
 impl Access {
     #[inline(always)]
     fn decode(iss: u64) -> Option<Self> {

@@ -8,7 +8,7 @@
 mod abort;
 mod name;
 
-pub use abort::{Abort, Access, Fault};
+pub use abort::{Abort, Access, DeviceAccess, Fault};
 
 use tock_registers::register_bitfields;
 
@@ -297,6 +297,49 @@ impl Cause {
             0x3c => Self::Brk(immediate(esr_el2)),
             0x3d => Self::Profiling,
             class => Self::Reserved(class),
+        }
+    }
+}
+
+/// What traps every day and is answered from registers alone: the head start of a [`Cause`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Everyday {
+    /// HVC or SMC with an immediate of 0.
+    Call {
+        /// An SMC, which trapped before it was executed.
+        is_smc: bool,
+    },
+    /// A read of the ID space that HCR_EL2.TID3 traps.
+    IdRegister {
+        /// CRm, 1 to 7.
+        crm: u8,
+        /// op2.
+        op2: u8,
+        /// Where the value goes.
+        gpr: Gpr,
+    },
+}
+
+impl Everyday {
+    /// Decodes ESR_EL2, if it is one of these.
+    #[inline(always)]
+    #[must_use]
+    pub fn decode(esr_el2: u64) -> Option<Self> {
+        /// Op0 3, Op1 0, CRn 0, CRm below 8, and a read.
+        const ID_SPACE: u64 = 0b11 << 20 | 1;
+        const ID_SPACE_MASK: u64 = 0b11 << 20 | 0b111 << 14 | 0b1111 << 10 | 1 << 4 | 1;
+        match ESR::EC.read(esr_el2) {
+            class @ (0x16 | 0x17) if CALL::IMM16.read(esr_el2) == 0 => {
+                Some(Self::Call { is_smc: class == 0x17 })
+            }
+            0x18 if esr_el2 & ID_SPACE_MASK == ID_SPACE && SYSTEM::CRM.read(esr_el2) != 0 => {
+                Some(Self::IdRegister {
+                    crm: low_byte(SYSTEM::CRM.read(esr_el2)),
+                    op2: low_byte(SYSTEM::OP2.read(esr_el2)),
+                    gpr: gpr(SYSTEM::RT.read(esr_el2)),
+                })
+            }
+            _ => None,
         }
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Not here: facts. Each exit goes the way that `arch` takes, and leaves no lock held.
 
-use super::super::cause::{Cause, instruction_bytes};
 use super::super::interrupts::{self, Disposition, Source};
-use super::super::{Next, settle, synchronous};
+use super::super::{Left, Next};
 use super::machine::{Call, Scripted};
 use crate::addr::{Ipa, Region};
 use crate::ids::{Affinity, IntId, PcpuId, VcpuId, VmId};
@@ -159,17 +158,17 @@ impl Bench {
         interrupts::replan(&mut self.vcpus[at], &self.vm, &mut self.cpus[at]);
     }
 
-    /// Takes a synchronous exit to its end.
+    /// Takes a synchronous exit to its end, the way that `arch` takes. What an exit leaves to do is what was to be next.
     pub fn exit(&mut self, cpu: usize, esr_el2: u64, far_el2: u64, hpfar_el2: u64) -> Next {
         let (vcpu, machine) = (&mut self.vcpus[cpu], &mut self.cpus[cpu]);
-        let cause = Cause::decode(esr_el2, far_el2, hpfar_el2);
-        vcpu.exits.count(cause.class_index());
-        let next = synchronous(&cause, vcpu, &self.vm, machine);
+        let left = super::super::exit([esr_el2, far_el2, hpfar_el2], vcpu, &self.vm, machine);
         self.check_locks();
-        let (vcpu, machine) = (&mut self.vcpus[cpu], &mut self.cpus[cpu]);
-        let next = settle(next, instruction_bytes(esr_el2), vcpu, &self.vm, machine);
-        self.check_locks();
-        next
+        match left {
+            Left::Nothing => Next::Resume,
+            Left::Wait => Next::Wait,
+            Left::Off => Next::Off,
+            Left::Stop(state) => Next::Stop(state),
+        }
     }
 
     /// Takes a physical interrupt.

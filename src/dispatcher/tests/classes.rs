@@ -1,7 +1,7 @@
 //! Facts about exception classes, the exceptions that a guest gets, and system errors.
 
 use super::super::{Next, system_error};
-use super::bench::{BOTH, Bench, EL1H, ENTRY, KERNEL_VA, esr};
+use super::bench::{BOTH, Bench, EL1H, ENTRY, KERNEL_VA, esr, hpfar};
 use super::journal::take_warnings;
 use super::machine::Call;
 use crate::interpreter::device::vgic::GicVersion;
@@ -148,4 +148,38 @@ fn a_system_error_becomes_the_guests_own() {
     }
     assert_eq!(bench.cpus[0].calls, [Call::VirtualSError; 2]);
     assert_eq!((bench.pc(0), take_warnings().len()), (ENTRY, 1));
+}
+
+#[test]
+fn what_is_answered_at_once_is_answered_as_at_length() {
+    let calls = [0x8400_0000, 0x8400_0006, 0x8000_0001, 0xc400_0003, 0x8400_0008, 0x7fff_ffff];
+    let iss_of_id_space =
+        (0..8).flat_map(|crm| (0..8).map(move |op2| 3 << 20 | op2 << 17 | 5 << 5 | crm << 1 | 1));
+    let iss_of_loads = [0x1c0_0007, 0x181_0047, 0x1a3_8007, 0x142_0007, 0x181_0087, 0x181_000f, 0x01_0007];
+    let exits = [0x16, 0x17].into_iter().flat_map(|class| [(class, 0), (class, 1)]);
+    let exits =
+        exits.chain(iss_of_id_space.map(|iss| (0x18, iss))).chain(iss_of_loads.map(|iss| (0x24, iss)));
+    for (class, iss) in exits {
+        for (x0, ipa, pstate) in calls
+            .into_iter()
+            .zip([0x0800_0004, 0x0900_0018, 0x080a_0008, 0x0a00_0000, 0x0800_0802, 0x0900_0000])
+            .flat_map(|(x0, ipa)| [(x0, ipa, EL1H), (x0, ipa, 0)])
+        {
+            let syndrome = [esr(class, iss), KERNEL_VA | ipa, hpfar(ipa)];
+            let [at_once, at_length] = [false, true].map(|is_long| {
+                let mut bench = Bench::new(GicVersion::V3, 2);
+                bench.vcpus[0].frame.x = std::array::from_fn(|index| 0x1000 + u64::try_from(index).unwrap());
+                bench.vcpus[0].frame.x[0] = x0;
+                bench.vcpus[0].frame.pstate = pstate;
+                let (vcpu, machine) = (&mut bench.vcpus[0], &mut bench.cpus[0]);
+                let left = if is_long {
+                    super::super::at_length(syndrome, vcpu, &bench.vm, machine)
+                } else {
+                    super::super::exit(syndrome, vcpu, &bench.vm, machine)
+                };
+                (left, bench.vcpus[0].frame.clone(), bench.cpus[0].take_calls())
+            });
+            assert_eq!(at_once, at_length, "class {class:#x}, ISS {iss:#x}, X0 {x0:#x}, IPA {ipa:#x}");
+        }
+    }
 }

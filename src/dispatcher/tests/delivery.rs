@@ -206,3 +206,28 @@ fn an_unasked_interrupt_of_the_machine_changes_nothing() {
     }
     assert_eq!((&bench.vcpus[0].frame, bench.cpus[0].calls.len()), (&before, 0));
 }
+
+#[test]
+fn an_end_with_eoi_mode_1_deactivates_nothing_that_found_no_list_register() {
+    for version in BOTH {
+        let mut bench = Bench::with_list_registers(version, 1, 2);
+        bench.listen_to(0, &SGIS[..3]);
+        bench.cpus[0].splits = true;
+        for sgi in &SGIS[..3] {
+            send(&mut bench, 0, *sgi, 1);
+            assert_eq!(bench.cpus[0].acknowledge(), Some(*sgi));
+            bench.cpus[0].end(*sgi);
+        }
+        let absent =
+            SGIS[..3].iter().find(|sgi| bench.cpus[0].lists.iter().all(|entry| entry.virtual_id != **sgi));
+        bench.cpus[0].end(*absent.unwrap());
+        assert!(bench.cpus[0].wants_maintenance());
+        assert_eq!(bench.interrupt(0, Source::Maintenance), Disposition::End);
+        let frame = bench.private_frame(0);
+        assert_eq!(bench.read_word(0, frame + 0x300), 0b111, "all three are active");
+        for (sgi, left) in SGIS[..3].iter().zip([0b110, 0b100, 0]) {
+            write_dir(&mut bench, 0, *sgi);
+            assert_eq!(bench.read_word(0, frame + 0x300), left);
+        }
+    }
+}

@@ -117,13 +117,17 @@ impl Scripted {
         Some(entry.virtual_id)
     }
 
-    /// Ends an interrupt with EOImode 0: a write of ICC_EOIR1_EL1.
+    /// Ends an interrupt: a write of ICC_EOIR1_EL1. With EOImode 1 that deactivates nothing, but one without a list register
+    /// is counted all the same, as QEMU does it.
     pub fn end(&mut self, intid: IntId) {
         let entry = self.lists.iter_mut().find(|entry| entry.virtual_id == intid && entry.state.is_active());
         let Some(entry) = entry else {
             self.eoi_count += 1;
             return;
         };
+        if self.splits {
+            return;
+        }
         entry.state = State::new(entry.state.is_pending(), false);
         self.ended.extend(entry.physical);
     }

@@ -8,9 +8,9 @@ use fdt::Fdt;
 
 use super::{BoardError, registers};
 use crate::addr::{Pa, Region};
-use crate::platform::dtb::interrupt::Interrupt;
-use crate::platform::dtb::node;
-use crate::platform::dtb::path::NodePath;
+use crate::dtb::interrupt::Interrupt;
+use crate::dtb::node;
+use crate::dtb::path::NodePath;
 
 /// A UART that the monitor knows how to drive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,7 @@ impl Console {
     ///
     /// # Errors
     /// The UART's registers cannot be found by its properties.
+    #[inline(never)]
     pub fn find(fdt: &Fdt<'_>) -> Result<Option<Self>, BoardError> {
         let Some((path, kind)) = stdout(fdt).or_else(|| first_pl011(fdt)) else { return Ok(None) };
         // An interrupt that cannot be made out is as good as none: output works all the same.

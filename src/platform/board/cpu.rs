@@ -11,9 +11,9 @@ use fdt::Fdt;
 
 use super::{BoardError, Wanted};
 use crate::addr::Pa;
+use crate::dtb::node::{self, Reason};
+use crate::dtb::path::{NodePath, PropertyError};
 use crate::ids::Affinity;
-use crate::platform::dtb::node::{self, Reason};
-use crate::platform::dtb::path::{NodePath, PropertyError};
 
 /// Most CPUs that a board may have: what [`crate::ids::PcpuId`] can number.
 pub const MAX_CPUS: usize = 256;

@@ -1,13 +1,13 @@
 //! What can be wrong with a board's device tree.
 //!
-//! Not here: what can be wrong with the blob it comes in ([`crate::platform::dtb::DtbError`]).
+//! Not here: what can be wrong with the blob it comes in ([`crate::dtb::DtbError`]).
 //! Follows the Devicetree Specification v0.4, chapter 3.
 
 use alloc::string::String;
 use core::fmt;
 
+use crate::dtb::path::PropertyError;
 use crate::ids::Affinity;
-use crate::platform::dtb::path::PropertyError;
 
 /// Something that each board needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

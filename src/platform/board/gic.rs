@@ -10,9 +10,9 @@ use fdt::Fdt;
 
 use super::{BoardError, registers};
 use crate::addr::{Pa, Region};
-use crate::platform::dtb::interrupt::Interrupt;
-use crate::platform::dtb::node::{self, Reason};
-use crate::platform::dtb::path::{NodePath, PropertyError};
+use crate::dtb::interrupt::Interrupt;
+use crate::dtb::node::{self, Reason};
+use crate::dtb::path::{NodePath, PropertyError};
 
 /// Most regions of redistributors; boards have one, or one per socket.
 const MAX_REDISTRIBUTOR_REGIONS: u32 = 64;

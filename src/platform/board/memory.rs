@@ -10,8 +10,8 @@ use fdt::Fdt;
 
 use super::{BoardError, Wanted, physical};
 use crate::addr::{Pa, Region, sorted};
-use crate::platform::dtb::node::{self, Reason};
-use crate::platform::dtb::path::{NodePath, PropertyError, span};
+use crate::dtb::node::{self, Reason};
+use crate::dtb::path::{NodePath, PropertyError, span};
 
 /// Reads the RAM of the board.
 pub(super) fn ram(fdt: &Fdt<'_>) -> Result<Vec<Region<Pa>>, BoardError> {

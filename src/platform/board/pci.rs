@@ -5,8 +5,8 @@
 
 use super::{BoardError, physical, registers};
 use crate::addr::{Pa, Region};
-use crate::platform::dtb::node::{self, Cells, Reason};
-use crate::platform::dtb::path::{NodePath, PropertyError};
+use crate::dtb::node::{self, Cells, Reason};
+use crate::dtb::path::{NodePath, PropertyError};
 
 /// A host bridge with memory-mapped configuration space (ECAM).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,10 +1,10 @@
 //! Tests of the board against trees that QEMU wrote and against one in the shape of a Raspberry Pi 4's.
 
 use super::*;
+use crate::dtb::interrupt::{Interrupt, Trigger};
+use crate::dtb::open;
+use crate::dtb::tests::{Branch, VIRT_GICV2, VIRT_GICV3, branch, nop_out};
 use crate::ids::{Affinity, IntId};
-use crate::platform::dtb::interrupt::{Interrupt, Trigger};
-use crate::platform::dtb::open;
-use crate::platform::dtb::tests::{Branch, VIRT_GICV2, VIRT_GICV3, branch, nop_out};
 
 fn pa(start: u64, size_bytes: u64) -> Region<Pa> {
     Region::<Pa>::new(Pa::new(start), size_bytes).unwrap()

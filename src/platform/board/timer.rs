@@ -6,10 +6,10 @@
 use fdt::Fdt;
 
 use super::BoardError;
+use crate::dtb::interrupt::{Interrupt, Interrupts};
+use crate::dtb::node::{self, Reason};
+use crate::dtb::path::{NodePath, PropertyError};
 use crate::ids::IntId;
-use crate::platform::dtb::interrupt::{Interrupt, Interrupts};
-use crate::platform::dtb::node::{self, Reason};
-use crate::platform::dtb::path::{NodePath, PropertyError};
 
 /// The PPIs of the timers that each CPU has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -161,7 +161,7 @@ fn read_everything(fdt: &Fdt<'_>) {
         assert!(!listing(fdt).is_empty());
         return;
     }
-    let _ = crate::platform::board::Board::read(fdt).map_err(|error| error.to_string());
+    let _ = crate::board::Board::read(fdt).map_err(|error| error.to_string());
     assert_eq!(fdt.all_nodes().count(), listing(fdt).len());
     let _ = fdt.find_compatible(&["arm,pl011"]).is_some() || fdt.find_phandle(0x8005).is_some();
     let _ = fdt.memory_reservations().count() + fdt.strings().count();

@@ -1,7 +1,7 @@
 //! Bundles that are right, and bundles that are wrong in one place each.
 
 use super::*;
-use crate::platform::test_tree::Tree;
+use crate::test_tree::Tree;
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
@@ -319,7 +319,7 @@ proptest! {
 
     /// Whatever the properties hold, each VM is read or refused.
     #[test]
-    fn no_bundle_panics(changes in proptest::collection::vec(crate::platform::test_tree::changes(), 1..4)) {
+    fn no_bundle_panics(changes in proptest::collection::vec(crate::test_tree::changes(), 1..4)) {
         let mut tree = bundle();
         for change in changes {
             change.apply(&mut tree);

@@ -1,9 +1,9 @@
 //! Trees as guests get them.
 
 use super::*;
-use crate::platform::test_tree::{Tree, changes};
-use crate::platform::vm_tree;
-use crate::platform::vm_tree::tests::virt;
+use crate::test_tree::{Tree, changes};
+use crate::vm_tree;
+use crate::vm_tree::tests::virt;
 use alloc::string::ToString;
 use proptest::prelude::*;
 

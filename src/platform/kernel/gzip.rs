@@ -3,7 +3,7 @@
 //! Not here: where the pieces go. A piece is a window of 32 KiB, so the heap never holds a whole kernel.
 //! Follows RFC 1952 (gzip); the deflate stream itself (RFC 1951) is the `miniz_oxide` crate's.
 
-use crate::platform::fit::hash::CRC32;
+use crate::fit::hash::CRC32;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -75,7 +75,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     let mut file = vec![0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3];
     file.extend(b"Image\0");
     file.extend(compress_to_vec(content, 6));
-    file.extend(crate::platform::fit::hash::CRC32.checksum(content).to_le_bytes());
+    file.extend(crate::fit::hash::CRC32.checksum(content).to_le_bytes());
     file.extend(u32::try_from(content.len()).unwrap().to_le_bytes());
     file
 }
@@ -439,7 +439,7 @@ fn a_damaged_gzip_file_is_found_before_the_vm_starts() {
         file
     };
     assert_eq!(load(&good, Compression::Gzip), Ok(()));
-    let checksum = crate::platform::fit::hash::CRC32.checksum(&content);
+    let checksum = crate::fit::hash::CRC32.checksum(&content);
     let rows = [
         (
             b"code".to_vec(),

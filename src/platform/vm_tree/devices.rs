@@ -8,8 +8,8 @@ use super::scan::Place;
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, Region};
 use crate::ids::IntId;
-use crate::interpreter::device::vgic::MAX_SPIS;
-use crate::platform::node;
+use crate::ids::MAX_SPIS;
+use crate::node;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 

@@ -7,7 +7,7 @@ use super::devices::{self, Device, SIMPLE_BUS};
 use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, PAGE_BYTES, Region};
 use crate::ids::{Affinity, IntId};
-use crate::platform::node::{self, CellCounts, Node};
+use crate::node::{self, CellCounts, Node};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! Machines that are right, and machines that are wrong in one place each.
 
 use super::*;
-use crate::platform::test_tree::{Tree, changes};
+use crate::test_tree::{Tree, changes};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;

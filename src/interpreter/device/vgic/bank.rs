@@ -113,10 +113,11 @@ impl Bank {
             Register::SetPending | Register::ClearPending => self.pending(),
             Register::SetActive | Register::ClearActive => self.active(),
             Register::Priority => {
-                let bytes = self.priority.get(access.lane..access.lane + access.bytes).unwrap_or_default();
+                let bytes =
+                    self.priority.get(access.lane()..access.lane() + access.bytes()).unwrap_or_default();
                 bytes.iter().rev().fold(0, |word, priority| word << 8 | u32::from(*priority))
             }
-            Register::Configuration => to_odd_bits(self.edge >> (access.lane & 16)),
+            Register::Configuration => to_odd_bits(self.edge >> (access.lane() & 16)),
             _ => 0,
         }
     }
@@ -142,10 +143,10 @@ impl Bank {
             Register::SetActive => self.activate(value),
             Register::ClearActive => self.deactivate(value),
             Register::Priority => self.write_priorities(access, value),
-            Register::Configuration if access.bank == 0 && access.lane == 0 => 0, // SGIs are what they are
+            Register::Configuration if access.bank() == 0 && access.lane() == 0 => 0, // SGIs are what they are
             Register::Configuration => {
-                let half = 0xffff << (access.lane & 16);
-                let edge = self.edge & !half | from_odd_bits(value) << (access.lane & 16);
+                let half = 0xffff << (access.lane() & 16);
+                let edge = self.edge & !half | from_odd_bits(value) << (access.lane() & 16);
                 replace(&mut self.edge, edge)
             }
             _ => 0,
@@ -154,11 +155,11 @@ impl Bank {
     }
 
     fn write_priorities(&mut self, access: Access, value: u32) -> u32 {
-        let Some(priorities) = self.priority.get_mut(access.lane..access.lane + access.bytes) else {
+        let Some(priorities) = self.priority.get_mut(access.lane()..access.lane() + access.bytes()) else {
             return 0;
         };
         let mut changed = 0;
-        let mut bit = 1_u32 << (access.lane & 31);
+        let mut bit = 1_u32 << (access.lane() & 31);
         for (priority, byte) in priorities.iter_mut().zip(value.to_le_bytes()) {
             changed |= if *priority == byte { 0 } else { bit };
             *priority = byte;

@@ -113,7 +113,7 @@ impl Vgic {
     }
 
     fn read_bank(&self, cpu: VcpuId, access: Access) -> u32 {
-        let bank = match (access.bank.checked_sub(1), self.version) {
+        let bank = match (access.bank().checked_sub(1), self.version) {
             (Some(index), _) => self.spis.get(index),
             (None, GicVersion::V2) => self.vcpus.get(cpu.index()).map(|vcpu| &vcpu.private),
             (None, GicVersion::V3) => None, // with affinity routing these are the redistributor's
@@ -122,7 +122,7 @@ impl Vgic {
     }
 
     fn write_bank(&mut self, cpu: VcpuId, access: Access, value: u32) -> VcpuSet {
-        let Some(index) = access.bank.checked_sub(1) else {
+        let Some(index) = access.bank().checked_sub(1) else {
             return match self.version {
                 GicVersion::V2 => self.write_private(cpu, access, value),
                 GicVersion::V3 => VcpuSet::EMPTY,
@@ -159,7 +159,7 @@ impl Vgic {
         let own = VcpuSet::only(cpu).bits();
         self.spis_of(access).into_iter().rev().fold(0, |word, intid| {
             let targets = match intid {
-                Some(_) if access.bank == 0 => own,
+                Some(_) if access.bank() == 0 => own,
                 Some(spi) => self.route(spi),
                 None => 0,
             };
@@ -168,7 +168,7 @@ impl Vgic {
     }
 
     fn write_targets(&mut self, access: Access, value: u32) -> VcpuSet {
-        if self.version == GicVersion::V3 || self.vcpus.len() <= 1 || access.bank == 0 {
+        if self.version == GicVersion::V3 || self.vcpus.len() <= 1 || access.bank() == 0 {
             return VcpuSet::EMPTY;
         }
         // Targets that are not there read as zero (Arm IHI 0048B.b, 4.3.12).
@@ -201,10 +201,10 @@ impl Vgic {
 
     /// Lists the INTIDs of an access to an array of bytes; `None` stands for those that do not exist.
     fn spis_of(&self, access: Access) -> [Option<IntId>; 4] {
-        let first = access.bank * 32 + access.lane;
+        let first = access.bank() * 32 + access.lane();
         core::array::from_fn(|byte| {
             let intid = u32::try_from(first + byte).ok()?;
-            let exists = byte < access.bytes && (intid < FIRST_SPI || self.has_spi(intid));
+            let exists = byte < access.bytes() && (intid < FIRST_SPI || self.has_spi(intid));
             exists.then_some(IntId(intid))
         })
     }

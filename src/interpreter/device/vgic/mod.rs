@@ -30,6 +30,7 @@ mod sgi;
 mod tests;
 
 use crate::ids::{Affinity, IntId, VcpuId, VcpuSet};
+pub use crate::ids::{FIRST_SPI, MAX_SPIS};
 use alloc::vec;
 use alloc::vec::Vec;
 use bank::{Bank, Groups};
@@ -39,12 +40,6 @@ pub use list_registers::{
 pub use redistributor::REDISTRIBUTOR_BYTES;
 use sgi::SgiName;
 pub use sgi::SgiRegister;
-
-/// Most shared peripheral interrupts of a VM: as many as QEMU's virt board has.
-pub const MAX_SPIS: u32 = 256;
-
-/// First shared peripheral interrupt.
-pub const FIRST_SPI: u32 = 32;
 
 /// Most vCPUs that a GICv2 can serve (Arm IHI 0048B.b, 2.1).
 pub const MAX_VCPUS_V2: usize = 8;

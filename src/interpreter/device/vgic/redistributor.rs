@@ -86,7 +86,7 @@ impl Vgic {
 fn sgi_base(offset: u64, width: Width) -> Option<Access> {
     let access = decode(offset.checked_sub(FRAME_BYTES)?, width)?;
     let missing = matches!(access.register, Register::Control | Register::Targets | Register::SgiControl);
-    (access.bank == 0 && !missing).then_some(access)
+    (access.bank() == 0 && !missing).then_some(access)
 }
 
 /// Decodes an access to the RD_base frame.

@@ -84,33 +84,52 @@ const BLOCKS: [(Register, u16); 32] = [
 pub(super) struct Access {
     /// Which array.
     pub register: Register,
-    /// Which 32 interrupts: 0 has the SGIs and PPIs, the others the SPIs from 32 on.
-    pub bank: usize,
-    /// First interrupt of the access within its bank.
-    pub lane: usize,
-    /// 1 for a byte-sized access to an array of bytes, else 4.
-    pub bytes: usize,
+    bank: u8,
+    lane: u8,
+    bytes: u8,
+}
+
+impl Access {
+    /// Returns which 32 interrupts: 0 has the SGIs and PPIs, the others the SPIs from 32 on.
+    #[inline]
+    pub fn bank(self) -> usize {
+        usize::from(self.bank)
+    }
+
+    /// Returns the first interrupt of the access within its bank.
+    #[inline]
+    pub fn lane(self) -> usize {
+        usize::from(self.lane)
+    }
+
+    /// Returns 1 for a byte-sized access to an array of bytes, else 4.
+    #[inline]
+    pub fn bytes(self) -> usize {
+        usize::from(self.bytes)
+    }
 }
 
 /// Decodes an access to the first 4 KiB of a frame; `None` if the architecture does not have it.
+#[inline]
 pub(super) fn decode(offset: u64, width: Width) -> Option<Access> {
     if offset & (width.bytes() - 1) != 0 {
         return None;
     }
-    let offset = usize::try_from(offset).ok()?;
-    let (register, start) = *BLOCKS.get(offset >> 7)?;
+    let offset = u16::try_from(offset).ok()?;
+    let (register, start) = *BLOCKS.get(usize::from(offset >> 7))?;
     let bytes = match (width, register) {
         (Width::Word, _) => 4,
         (Width::Byte, Priority | Targets | SgiControl) => 1,
         _ => return None,
     };
-    let index = offset - usize::from(start);
+    let index = offset - start;
     let (bank, lane) = match register {
         Priority | Targets => (index / 32, index % 32),
         Configuration => (index / 8, index % 8 * 4),
         Control | SgiControl => (0, index),
         _ => (index / 4, 0),
     };
+    let [bank, lane] = [bank, lane].map(|number| number.to_le_bytes()[0]); // below 128, as the arrays are
     Some(Access { register, bank, lane, bytes })
 }
 
@@ -159,7 +178,7 @@ pub(super) fn from_odd_bits(word: u32) -> u32 {
 mod tests {
     use super::*;
 
-    fn access(register: Register, bank: usize, lane: usize, bytes: usize) -> Option<Access> {
+    fn access(register: Register, bank: u8, lane: u8, bytes: u8) -> Option<Access> {
         Some(Access { register, bank, lane, bytes })
     }
 

@@ -84,26 +84,26 @@ impl Vgic {
     /// Reads CPENDSGIR or SPENDSGIR: a byte of sources per SGI.
     pub(super) fn read_sgi_pending(&self, cpu: VcpuId, access: Access) -> u32 {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return 0 };
-        let Some(first) = access.lane.checked_sub(CLEAR_PENDING).filter(|_| access.lane < END) else {
+        let Some(first) = access.lane().checked_sub(CLEAR_PENDING).filter(|_| access.lane() < END) else {
             return 0; // SGIR is write-only
         };
-        let sgis = (first % 16..16).take(access.bytes);
+        let sgis = (first % 16..16).take(access.bytes());
         sgis.rev().fold(0, |value, sgi| value << 8 | u32::from(vcpu.pending_sgi_sources(sgi)))
     }
 
     /// Writes SGIR, CPENDSGIR or SPENDSGIR of a GICv2.
     pub(super) fn write_sgi_control(&mut self, cpu: VcpuId, access: Access, value: u32) -> VcpuSet {
-        if access.lane == 0 && access.bytes == 4 {
+        if access.lane() == 0 && access.bytes() == 4 {
             return self.send_sgi_v2(cpu, u64::from(value));
         }
         let existing = u8::MAX >> 8_usize.saturating_sub(self.vcpus.len());
         let Some(vcpu) = self.vcpus.get_mut(cpu.index()) else { return VcpuSet::EMPTY };
-        if access.lane < CLEAR_PENDING || access.lane >= END {
+        if access.lane() < CLEAR_PENDING || access.lane() >= END {
             return VcpuSet::EMPTY;
         }
-        let sgis = (access.lane % 16..16).take(access.bytes);
+        let sgis = (access.lane() % 16..16).take(access.bytes());
         for (sgi, sources) in sgis.zip(value.to_le_bytes()) {
-            if access.lane < SET_PENDING {
+            if access.lane() < SET_PENDING {
                 vcpu.clear_sgi_sources(sgi, sources);
             } else {
                 vcpu.add_sgi_sources(sgi, sources & existing);

@@ -124,6 +124,12 @@ impl Affinity {
     }
 }
 
+/// First shared peripheral interrupt (Arm IHI 0069H, 2.2).
+pub const FIRST_SPI: u32 = 32;
+
+/// Most shared peripheral interrupts of a VM: as many as QEMU's virt board has.
+pub const MAX_SPIS: u32 = 256;
+
 /// Interrupt number as the GIC knows it (Arm IHI 0069H, 2.2): 0-15 SGI, 16-31 PPI, 32-1019 SPI.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IntId(pub u32);

@@ -1,6 +1,12 @@
 //! Machines as data: the host's device tree, the bundle (a FIT image), a VM's device tree.
 //!
 //! Not here: anything that acts on what was read.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use vocabulary::{addr, ids};
 
 pub mod board;
 pub mod dtb;
