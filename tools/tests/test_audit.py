@@ -20,7 +20,8 @@ def space() -> Space:
     ])
 
 
-def console(*outcomes: str, guest: str = "abc", midr: str = "410fd083", probes: int = 200_000, form: int = log.FORMAT) -> str:
+def console(*outcomes: str, guest: str = "abc", midr: str = "410fd083", probes: int = 200_000,
+            form: int = log.FORMAT) -> str:
     """Returns what the guest would print."""
     lines = [f"@audit format={form} guest={guest} midr={midr} gic=3", *outcomes, f"@probes el1={probes} el0={probes}"]
     end = f"@end lines={len(lines)} sum={log.fnv(''.join(lines).encode()):x}"
@@ -103,7 +104,8 @@ class Verdicts(unittest.TestCase):
                 self.assertEqual(verdicts(*differs, [explanation(**other)]), [UNEXPLAINED])
 
     def test_patterns_are_names_or_encodings(self):
-        for pattern, fits in {"TCR*": True, "3.0.2.0.2": True, "3.0.0-3.*.*": True, "3.0.3-4.0.2": False, "tcr": False}.items():
+        for pattern, fits in {"TCR*": True, "3.0.2.0.2": True, "3.0.0-3.*.*": True, "3.0.3-4.0.2": False,
+                              "tcr": False}.items():
             self.assertEqual(compare.matches(pattern, TCR, "TCR_EL1"), fits, pattern)
         with self.assertRaises(BadTable):
             compare.matches("3.0.2", TCR, "TCR_EL1")
@@ -173,8 +175,8 @@ class Pages(unittest.TestCase):
 
     def test_a_page_has_each_instruction_and_is_self_contained(self):
         logs = tuple(log.read(console(f"@1R {MIDR} ={value}"), "test") for value in "12")
-        report = theorem.Report(A72, theorem.instructions(space(), compare.compare(space(), A72, logs, []), Counter()), 1, 1,
-                                (1.0, 1.0))
+        found = compare.compare(space(), A72, logs, [])
+        report = theorem.Report(A72, theorem.instructions(space(), found, Counter()), 1, 1, (1.0, 1.0))
         html = page.html(space(), [report], ["a <complaint>"])
         self.assertIn('<rect class="UNEXPLAINED"', html)
         self.assertIn("a &lt;complaint&gt;", html)
@@ -228,7 +230,8 @@ class Traces(unittest.TestCase):
         self.assertEqual(self.differences(word, word), (0, 0))
 
     def test_another_exception_or_another_value_is_a_difference(self):
-        for vm in (trace.Word(0x1234, self.ABORT, "1"), trace.Word(0x1234, self.ENDS, "2"), trace.Word(0x1235, self.ENDS, "1")):
+        for vm in (trace.Word(0x1234, self.ABORT, "1"), trace.Word(0x1234, self.ENDS, "2"),
+                   trace.Word(0x1235, self.ENDS, "1")):
             self.assertEqual(self.differences(trace.Word(0x1234, self.ENDS, "1"), vm), (1, 0))
 
     def test_what_is_undefined_on_the_bare_machine_alone_is_explained(self):

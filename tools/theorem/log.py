@@ -1,6 +1,7 @@
 """Reads what guests/audit prints, and refuses what is incomplete, damaged or of another guest.
 
-Not here: comparing two logs. Format 1: lines that start with `@`, ended by CR LF; other lines on the console are not ours.
+Not here: comparing two logs. Format 1: lines that start with `@`, ended by CR LF; other lines on the console are not
+ours.
 """
 
 import re

@@ -18,8 +18,8 @@ from tools.theorem.log import Refused
 from tools.theorem.space import Encoding
 
 GUEST = "target/audit.img"
-SETTINGS = ("APPEND", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG", "MEM", "PORT", "QEMU_ARGS",
-            "QUIET")
+SETTINGS = ("APPEND", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG", "MEM", "PORT",
+            "QEMU_ARGS", "QUIET")
 MEMORY = "64M"
 # A run takes some seconds; a busy host is slow.
 LIMIT_S = 300
@@ -61,8 +61,8 @@ def output(command: list[str], whose: str, settings: dict[str, str]) -> tuple[st
 
 def run_bare(machine: Machine, arguments: str = "") -> Run:
     """Runs the guest on the bare machine, at EL1."""
-    command = ["qemu-system-aarch64", "-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.cpu, "-smp", "1", "-m",
-               MEMORY, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", GUEST,
+    command = ["qemu-system-aarch64", "-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.cpu, "-smp", "1",
+               "-m", MEMORY, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", GUEST,
                "-append", arguments]
     console, seconds = output(command, f"bare {machine}", {})
     return Run(console, 0, seconds, Counter())
@@ -71,8 +71,8 @@ def run_bare(machine: Machine, arguments: str = "") -> Run:
 def run_vm(machine: Machine, arguments: str = "", counts: bool = True) -> Run:
     """Runs the guest in a VM; counts its trapped system instructions, if asked to, from QEMU's log of exceptions."""
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {"KERNEL": GUEST, "GUEST": "audit", "CPU": machine.cpu, "GIC": str(machine.gic), "CPUS": "1", "MEM": MEMORY,
-                    "APPEND": arguments, "BUNDLE": f"{scratch}/audit.itb"}
+        settings = {"KERNEL": GUEST, "GUEST": "audit", "CPU": machine.cpu, "GIC": str(machine.gic), "CPUS": "1",
+                    "MEM": MEMORY, "APPEND": arguments, "BUNDLE": f"{scratch}/audit.itb"}
         exceptions, trapped = Path(scratch, "exceptions"), Counter()
         if counts:
             os.mkfifo(exceptions)
@@ -102,7 +102,8 @@ def release(fifo: Path) -> None:
 def count_traps(log: Path, trapped: Counter) -> None:
     """Counts (encoding, direction) of system instructions that QEMU's log says went to EL2."""
     # grep: most of the log are exceptions that never leave EL1.
-    with subprocess.Popen(["grep", "-aE", "^\\.\\.\\.(from EL|with ESR 0x18/)", str(log)], stdout=subprocess.PIPE, text=True) as lines:
+    command = ["grep", "-aE", "^\\.\\.\\.(from EL|with ESR 0x18/)", str(log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as lines:
         to_el2 = False
         for line in lines.stdout:
             if line.startswith("...from"):
@@ -112,6 +113,6 @@ def count_traps(log: Path, trapped: Counter) -> None:
 
 
 def accessed(esr: int) -> tuple[Encoding, str]:
-    """Decodes ISS of EC 0x18 (Arm ARM DDI 0487K.a, ESR_EL2): op0 21:20, op2 19:17, op1 16:14, CRn 13:10, CRm 4:1, read 0."""
+    """Decodes ISS of EC 0x18: op0 21:20, op2 19:17, op1 16:14, CRn 13:10, CRm 4:1, read 0 (DDI 0487K.a, ESR_EL2)."""
     encoding = Encoding(esr >> 20 & 3, esr >> 14 & 7, esr >> 10 & 15, esr >> 1 & 15, esr >> 17 & 7)
     return encoding, "R" if esr & 1 else "W"

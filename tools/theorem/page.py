@@ -13,17 +13,20 @@ from tools.theorem.compare import EXPLAINED, SAME, UNEXPLAINED, VOLATILE
 from tools.theorem.space import BadTable, Space
 from tools.theorem.theorem import Instruction, Report
 
-COLUMNS = ("encoding", "", "name", "class", "kept in the VM by", "traps", "EL1, bare", "EL1, VM", "EL0, bare", "EL0, VM", "verdict")
+COLUMNS = ("encoding", "", "name", "class", "kept in the VM by", "traps", "EL1, bare", "EL1, VM", "EL0, bare",
+           "EL0, VM", "verdict")
 VERDICTS = (SAME, VOLATILE, EXPLAINED, UNEXPLAINED)
 KEPT = ("trapped", "banked", "innocuous", "not there")
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1300px; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0; font-size: 13px } th { text-align: left; position: sticky; top: 0; background: #fff }
+table { border-collapse: collapse; margin: 1em 0; font-size: 13px }
+th { text-align: left; position: sticky; top: 0; background: #fff }
 td, th { border-bottom: 1px solid #ddd; padding: 2px 8px; vertical-align: top } td.n { text-align: right }
 code { font-size: 12px; overflow-wrap: anywhere } summary { cursor: pointer; font-weight: 600; margin: .6em 0 }
 svg { width: 100%; height: auto } svg text { font: 9px system-ui, sans-serif; fill: #555 }
-.panel { fill: #ececec } .key { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin: 0 .3em 0 1em }
+.panel { fill: #ececec }
+.key { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin: 0 .3em 0 1em }
 .same, .innocuous { fill: #2a9d5c; background: #2a9d5c } .volatile { fill: #4a7fd4; background: #4a7fd4 }
 .explained { fill: #e9a23b; background: #e9a23b } .UNEXPLAINED { fill: #d7263d; background: #d7263d }
 .trapped { fill: #6a4c93; background: #6a4c93 } .banked { fill: #1982c4; background: #1982c4 }
@@ -55,11 +58,12 @@ def rows(space: Space, report: Report) -> list[tuple[str, ...]]:
 
 def summary(space: Space, reports: list[Report]) -> tuple[list[str], list[list[str]]]:
     """Returns the heads and rows of the table of machines."""
-    heads = ["machine", "probes in each world", *VERDICTS, "sensitive instructions", *KEPT[:2], "not there", "exits of the VM",
-             "seconds, bare and VM"]
+    heads = ["machine", "probes in each world", *VERDICTS, "sensitive instructions", *KEPT[:2], "not there",
+             "exits of the VM", "seconds, bare and VM"]
     lines = []
     for report in reports:
-        ways = Counter(kept(space, it) for it in theorem.present(report) if theorem.sensitivity(space, it) != theorem.INNOCUOUS)
+        ways = Counter(kept(space, it) for it in theorem.present(report)
+                       if theorem.sensitivity(space, it) != theorem.INNOCUOUS)
         lines.append([str(report.machine), f"{report.probes:,}", *(str(report.count(verdict)) for verdict in VERDICTS),
                       str(sum(ways.values())), *(str(ways[way]) for way in ("trapped", "banked", "not there")),
                       f"{report.exits:,}", f"{report.seconds[0]:.1f}, {report.seconds[1]:.1f}"])
@@ -75,7 +79,7 @@ def classes(space: Space, report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def differences(space: Space, reports: list[Report]) -> tuple[list[str], list[list[str]]]:
-    """Returns the heads and rows of the table of what differs, with the reasons; machines that differ alike share a row."""
+    """Returns the heads and rows of the table of what differs, and why; machines that differ alike share a row."""
     found: dict[tuple[str, ...], list[str]] = {}
     for report in reports:
         for it in report.instructions:
@@ -95,7 +99,8 @@ def table(heads: list[str], lines: list[list[str]]) -> str:
     """Returns a table in Markdown."""
     def clean(text: str) -> str:
         return text.replace("|", "\\|").replace("\n", " ")
-    return "\n".join("| " + " | ".join(map(clean, line)) + " |" for line in (heads, ["---"] * len(heads), *lines)) + "\n"
+    whole = (heads, ["---"] * len(heads), *lines)
+    return "".join("| " + " | ".join(map(clean, line)) + " |\n" for line in whole)
 
 
 def markdown(space: Space, reports: list[Report], complaints: list[str]) -> str:
@@ -123,8 +128,8 @@ def figures(space: Space, reports: list[Report], shares: list[list[str]], ran: l
     first = reports[0]
     heads, lines = summary(space, reports)
     # Not exits and seconds: no two runs have the same.
-    parts = [table(heads[:-2], [line[:-2] for line in lines]), f"Instructions by class and by what keeps them, on {first.machine}:\n",
-             table(*classes(space, first))]
+    parts = [table(heads[:-2], [line[:-2] for line in lines]),
+             f"Instructions by class and by what keeps them, on {first.machine}:\n", table(*classes(space, first))]
     if ran:
         parts.append("\n".join(["Random words:\n", *(f"- {line}" for line in ran)]) + "\n")
     if shares:
@@ -155,7 +160,7 @@ def html_table(heads: list[str], lines: list[list[str]], codes: frozenset[int] =
 
 
 def space_map(cells: dict, title: str) -> str:
-    """Draws the instruction space: op0 across, op1 down, a cell for each encoding; `cells` has class and words of each."""
+    """Draws the instruction space: op0 across, op1 down, a cell for each encoding; `cells` has its class and words."""
     width, height = 128 * CELL_WIDTH + GAP, 16 * CELL_HEIGHT + GAP + TITLE
     parts = [f'<svg viewBox="0 0 {4 * width} {8 * height}" role="img" aria-label="{escape(title)}">',
              f'<defs><pattern id="cell" width="{CELL_WIDTH}" height="{CELL_HEIGHT}" patternUnits="userSpaceOnUse">'
@@ -166,9 +171,9 @@ def space_map(cells: dict, title: str) -> str:
                 f'<rect class="{kind}" x="{(it.crm * 8 + it.op2) * CELL_WIDTH}" y="{TITLE + it.crn * CELL_HEIGHT}" '
                 f'width="{CELL_WIDTH - .4}" height="{CELL_HEIGHT - .4}"><title>{escape(words)}</title></rect>'
                 for it, (kind, words) in cells.items() if (it.op0, it.op1) == (op0, op1))
-            parts.append(f'<g transform="translate({op0 * width} {op1 * height})"><text y="9">op0 {op0}, op1 {op1}</text>'
-                         f'<g transform="translate(0 {TITLE})"><rect fill="url(#cell)" width="{128 * CELL_WIDTH}" '
-                         f'height="{16 * CELL_HEIGHT}"/></g>{inside}</g>')
+            parts.append(f'<g transform="translate({op0 * width} {op1 * height})">'
+                         f'<text y="9">op0 {op0}, op1 {op1}</text><g transform="translate(0 {TITLE})">'
+                         f'<rect fill="url(#cell)" width="{128 * CELL_WIDTH}" height="{16 * CELL_HEIGHT}"/></g>{inside}</g>')
     return "\n".join(parts) + "</svg>"
 
 
@@ -193,7 +198,8 @@ def key(entries: tuple[tuple[str, str], ...]) -> str:
 
 def html(space: Space, reports: list[Report], complaints: list[str]) -> str:
     """Returns the report as one page."""
-    parts = [f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Trapeze: audit</title><style>{STYLE}</style>",
+    parts = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>Trapeze: audit</title>",
+             f"<style>{STYLE}</style>",
              "<h1>Every system instruction, on the bare machine and in a VM</h1>", html_table(*summary(space, reports)),
              "<h2>Complaints</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in complaints) + "</ul>"
              if complaints else "<p>No complaints.</p>",

@@ -1,9 +1,10 @@
 """The paper's classes and its theorem, from what was observed.
 
-Popek and Goldberg: an instruction is *privileged* if it traps in user mode and not in supervisor mode; *control-sensitive*
-if it changes who has which resource; *behaviour-sensitive* if its result depends on that; *innocuous* otherwise. Theorem
-1: a monitor can be built where every sensitive instruction is privileged. With EL2 the question is asked one level
-deeper: each sensitive instruction of EL1 traps to EL2, or acts on state that is the VM's alone.
+Popek and Goldberg: an instruction is *privileged* if it traps in user mode and not in supervisor mode;
+*control-sensitive* if it changes who has which resource; *behaviour-sensitive* if its result depends on that;
+*innocuous* otherwise. Theorem 1: a monitor can be built where every sensitive instruction is privileged. With EL2 the
+question is asked one level deeper: each sensitive instruction of EL1 traps to EL2, or acts on state that is the VM's
+alone.
 
 Not here: what the instructions are; tests/audit/groups.toml says it.
 """
@@ -109,7 +110,8 @@ def mechanism(space: Space, it: Instruction) -> str:
 
 
 def violations(space: Space, report: Report) -> list[str]:
-    """Lists sensitive instructions that neither trap nor are banked, and traps that no row of the tables accounts for."""
-    return [f"{report.machine}: {it.name} ({it.encoding} {it.direction}), {paper_class(space, it)}: "
-            + (f"trapped {it.trapped} times, by no bit that its group names" if it.trapped else "neither trapped nor banked")
+    """Lists sensitive instructions that neither trap nor are banked, and traps that no row of the tables has."""
+    def what(it: Instruction) -> str:
+        return f"trapped {it.trapped} times, by no bit that is known" if it.trapped else "neither trapped nor banked"
+    return [f"{report.machine}: {it.name} ({it.encoding} {it.direction}), {paper_class(space, it)}: {what(it)}"
             for it in report.instructions if not mechanism(space, it)]

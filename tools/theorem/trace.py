@@ -1,7 +1,8 @@
 """The same random words on the bare machine and in a VM: what each did must be the same.
 
-Not here: the hypervisor's survival, which is `words`. This needs no model of an instruction, so it covers all of them that a
-CPU has: loads and stores on emulated devices, calls, system instructions, exceptions. guests/audit says what a word is.
+Not here: the hypervisor's survival, which is `words`. This needs no model of an instruction, so it covers all of them
+that a CPU has: loads and stores on emulated devices, calls, system instructions, exceptions. guests/audit says what
+a word is.
 """
 
 import re
@@ -22,7 +23,7 @@ MRS_MASK, MRS = 0xfff0_0000, 0xd530_0000
 
 @dataclass(frozen=True)
 class WordExplanation:
-    """Why words of one encoding may differ; `bare`: undefined, if only where the bare machine has no such instruction."""
+    """Why words of one encoding may differ; `bare` is "undefined" if only where the bare machine lacks it."""
 
     mask: int
     value: int
@@ -57,7 +58,8 @@ def read(console: str, whose: str, count: int) -> list[Word]:
     return [found[number] for number in range(count)]
 
 
-def differences(space: Space, logs: tuple[list[Word], list[Word]], known: list[WordExplanation]) -> tuple[list[str], int]:
+def differences(space: Space, logs: tuple[list[Word], list[Word]],
+                known: list[WordExplanation]) -> tuple[list[str], int]:
     """Returns a line for each word that differs and may not, and how many differ and may."""
     lines, explained = [], 0
     for number, (bare, vm) in enumerate(zip(*logs)):
@@ -66,7 +68,8 @@ def differences(space: Space, logs: tuple[list[Word], list[Word]], known: list[W
         if may_differ(space, bare, vm, known):
             explained += 1
         else:
-            lines.append(f"word {number}, {bare.word:#010x}: bare {bare.exception} sum={bare.sum}, VM {vm.exception} sum={vm.sum}")
+            lines.append(f"word {number}, {bare.word:#010x}: bare {bare.exception} sum={bare.sum}, "
+                         f"VM {vm.exception} sum={vm.sum}")
     return lines, explained
 
 

@@ -1,7 +1,8 @@
 """Random words in one VM, a second VM beside it, and a verdict.
 
-The VM with the words may crash itself: then the run goes on behind the words that were being executed. The hypervisor may
-not: no dump, no hang, and the neighbour's memory is as it was, to the end and after it. guests/audit says what a word is.
+The VM with the words may crash itself: then the run goes on behind the words that were being executed. The hypervisor
+may not: no dump, no hang, and the neighbour's memory is as it was, to the end and after it. guests/audit says what a
+word is.
 """
 
 import os
@@ -59,7 +60,7 @@ class Verdict:
     @property
     def short(self) -> str:
         """Says it without what no two runs have the same."""
-        verdict = "the neighbour's memory changed or the hypervisor failed" if self.complaints else "neighbour untouched"
+        verdict = "hypervisor or neighbour touched" if self.complaints else "neighbour untouched"
         return (f"{self.machine}: {self.executed:,} words of seed {self.seed}, {verdict}, "
                 f"{len(self.crashes)} crashes of the VM itself")
 
@@ -80,10 +81,11 @@ def run_from(verdict: Verdict, first: int, count: int) -> int:
         bundle = f"{scratch}/words.itb"
         common = [f"KERNEL={GUEST}", "INITRD=", "CPUS=1", f"MEM={MEMORY}", f"GIC={verdict.machine.gic}",
                   f"CPU={verdict.machine.cpu}"]
-        subprocess.run(["tools/bundle", bundle, "NAME=words", f"APPEND=audit.random={verdict.seed},{first},{count - first}",
-                        *common, "--", "NAME=beside", "APPEND=audit.beside", *common], check=True, env=environment())
-        settings = environment(BUNDLE=bundle, CPU=verdict.machine.cpu, GIC=str(verdict.machine.gic), CPUS="2", MEM="64M",
-                               LOG="info")
+        arguments = f"{verdict.seed},{first},{count - first}"
+        subprocess.run(["tools/bundle", bundle, "NAME=words", f"APPEND=audit.random={arguments}", *common,
+                        "--", "NAME=beside", "APPEND=audit.beside", *common], check=True, env=environment())
+        settings = environment(BUNDLE=bundle, CPU=verdict.machine.cpu, GIC=str(verdict.machine.gic), CPUS="2",
+                               MEM="64M", LOG="info")
         with subprocess.Popen(["tools/qemu"], env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as process:
             try:
@@ -147,7 +149,7 @@ def watch(verdict: Verdict, console: Iterator[str | None], first: int, count: in
 
 
 def settle(verdict: Verdict, end: re.Match | list[str], place: tuple[int, int, int]) -> int:
-    """Books a machine whose words have come to an end, their own or a crash that `end` tells of; returns where to go on."""
+    """Books a machine whose words came to an end, theirs or a crash that `end` tells of; returns where to go on."""
     at, first, count = place
     if isinstance(end, re.Match):
         verdict.executed += count - first

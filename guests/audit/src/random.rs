@@ -2,9 +2,9 @@
 //!
 //! Not here: a verdict on the hypervisor, which is tools/audit's: it runs a second VM beside this one.
 //!
-//! Word number n of a seed is the same whatever came before: `Words::nth`. A quarter of the words are of the kinds that a
-//! hypervisor sees: system instructions, HVC and SMC, loads and stores. What X0 to X30 hold is random as well: the scratch
-//! memory, a device, a PSCI function, a small number or 64 random bits.
+//! Word number n of a seed is the same whatever came before: `Words::nth`. A quarter of the words are of the kinds
+//! that a hypervisor sees: system instructions, HVC and SMC, loads and stores. What X0 to X30 hold is random as well:
+//! the scratch memory, a device, a PSCI function, a small number or 64 random bits.
 //!
 //! What keeps this kernel alive, and all of it:
 //! - Words run at [`CODE`], far from everything: a branch by immediate ends outside of all maps. The page is read-only.
