@@ -173,7 +173,8 @@ def space_map(cells: dict, title: str) -> str:
                 for it, (kind, words) in cells.items() if (it.op0, it.op1) == (op0, op1))
             parts.append(f'<g transform="translate({op0 * width} {op1 * height})">'
                          f'<text y="9">op0 {op0}, op1 {op1}</text><g transform="translate(0 {TITLE})">'
-                         f'<rect fill="url(#cell)" width="{128 * CELL_WIDTH}" height="{16 * CELL_HEIGHT}"/></g>{inside}</g>')
+                         f'<rect fill="url(#cell)" width="{128 * CELL_WIDTH}" '
+                         f'height="{16 * CELL_HEIGHT}"/></g>{inside}</g>')
     return "\n".join(parts) + "</svg>"
 
 
