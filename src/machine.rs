@@ -27,8 +27,14 @@ pub trait Machine {
     /// Makes a virtual SError pending for the guest (HCR_EL2.VSE).
     fn raise_virtual_serror(&mut self);
 
-    /// Reads the list registers back.
+    /// Reads back in which state the list registers were left; nothing else of them changes in the guest's hands.
     fn save_lists(&mut self, lists: &mut ListRegisters);
+
+    /// Reads back in which state the first list register was left.
+    fn save_first(&self, lists: &mut ListRegisters);
+
+    /// Makes what is in the first list register, which is not pending, pending.
+    fn renew_first(&mut self);
 
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);

@@ -63,6 +63,15 @@ impl Machine for Hardware<'_> {
         self.gic.save(lists);
     }
 
+    fn save_first(&self, lists: &mut ListRegisters) {
+        let [first, ..] = &mut lists.entries;
+        first.state = self.gic.first_state();
+    }
+
+    fn renew_first(&mut self) {
+        self.gic.renew_first();
+    }
+
     fn load_lists(&mut self, lists: &ListRegisters) {
         self.gic.load(lists);
     }

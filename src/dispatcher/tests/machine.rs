@@ -199,6 +199,16 @@ impl Machine for Scripted {
         }
     }
 
+    fn save_first(&self, lists: &mut ListRegisters) {
+        lists.entries[0] = self.lists[0];
+    }
+
+    fn renew_first(&mut self) {
+        assert!(!self.lists[0].state.is_pending());
+        self.lists[0].state = State::new(true, self.lists[0].state.is_active());
+        self.check();
+    }
+
     fn load_lists(&mut self, lists: &ListRegisters) {
         assert!(lists.used <= self.count);
         self.lists = lists.in_use().map(|entry| self.through_hardware(entry)).collect();
