@@ -80,10 +80,10 @@ suite-matrix: setup-run target/trapeze.img target/suite.img ## The same on four 
 audit: setup-run target/trapeze.img target/audit.img ## Every system instruction, bare and in a VM; writes target/audit/report.html
 	tools/audit
 
-test: setup target/trapeze.img target/suite.img target/audit.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
+test: setup target/trapeze.img target/suite.img target/audit.img target/oracle.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img target/suite.img target/audit.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img target/suite.img target/audit.img target/oracle.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
@@ -110,7 +110,7 @@ $(ELF): $(BUILT_IN) FORCE
 	cargo build --locked --release --target $(TARGET) --bin trapeze
 
 # A guest of ours, guests/<name>.
-target/hello.img target/suite.img target/audit.img target/bench.img: target/%.img: $(GUEST_ELFS)/% tools/flatten
+target/hello.img target/suite.img target/audit.img target/oracle.img target/bench.img: target/%.img: $(GUEST_ELFS)/% tools/flatten
 	tools/flatten $< $@
 
 $(GUEST_ELFS)/%: FORCE

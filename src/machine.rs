@@ -2,10 +2,15 @@
 //!
 //! Not here: an implementation. The real one is in `arch/`, a scripted one in the dispatcher's tests.
 
+use crate::addr::{GuestVa, Pa};
 use crate::dispatcher::traps::Grants;
-use crate::ids::{IntId, PcpuId, Ticks};
-use crate::interpreter::device::vgic::ListRegisters;
+use crate::ids::{IntId, PcpuId, Ticks, VmId};
+use crate::interpreter::device::Width;
+use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
+use crate::interpreter::translation::{Attempt, Stages};
+use crate::interpreter::watchpoint::Watchpoints;
+use instructions::Vectors;
 
 /// The physical CPU under the running vCPU.
 pub trait Machine {
@@ -43,6 +48,9 @@ pub trait Machine {
     /// with its own.
     fn let_through(&mut self, physical: IntId, on: bool);
 
+    /// Returns the state of a private physical interrupt: pending as its line is, active until somebody deactivates it.
+    fn physical_state(&self, physical: IntId) -> State;
+
     /// Tells whether the guest's CPU interface leaves deactivation to DIR (EOImode is 1).
     fn splits_deactivation(&self) -> bool;
 
@@ -74,6 +82,34 @@ pub trait Machine {
     /// it: none of that traps any more.
     fn grant(&mut self, all: Grants, new: Grants);
 
+    /// Reads MDSCR_EL1.
+    fn mdscr_el1(&self) -> u64;
+
+    /// Reads the guest's watchpoints; it has been granted the debug registers.
+    fn watchpoints(&self) -> Watchpoints;
+
     /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
     fn power_down(&mut self);
+
+    /// Translates a guest's address as an access of that kind would be; returns PAR_EL1 after the AT instruction.
+    fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64;
+
+    /// Reads or writes `width` bytes at an aligned address; `None` if the VM does not own the frame. The value means
+    /// nothing for a write.
+    fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64>;
+
+    /// Reads the guest's SP_EL1, or SP_EL0.
+    fn stack_pointer(&self, el1: bool) -> u64;
+
+    /// Writes the guest's SP_EL1, or SP_EL0.
+    fn set_stack_pointer(&mut self, el1: bool, value: u64);
+
+    /// Reads the guest's SIMD&FP registers.
+    fn vectors(&self) -> Vectors;
+
+    /// Writes the guest's SIMD&FP registers.
+    fn set_vectors(&mut self, vectors: &Vectors);
+
+    /// Returns the size of what DC ZVA clears (DCZID_EL0.BS).
+    fn zero_block_bytes(&self) -> u64;
 }

@@ -11,6 +11,7 @@ use aarch64_cpu::registers::{
 };
 use trapeze::dispatcher::traps::{self, Features, Grants};
 use trapeze::ids::Affinity;
+use trapeze::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 
 use super::monitor::{Controls, DebugResources};
 use super::sysreg::{isb, read_sysreg, write_sysreg};
@@ -126,6 +127,23 @@ pub fn reset_debug(resources: DebugResources) {
     pair!(resources.watchpoints, 6, 7, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
     write_sysreg!("mdscr_el1", 0);
     isb();
+}
+
+/// Reads the watchpoints that this CPU has.
+pub fn watchpoints(resources: DebugResources) -> Watchpoints {
+    let mut pairs = [(0, 0); MAX_WATCHPOINTS];
+    macro_rules! read {
+        ($($number:literal)*) => {
+            $(if $number < resources.watchpoints {
+                pairs[$number] = (
+                    read_sysreg!(concat!("S2_0_C0_C", $number, "_6")),
+                    read_sysreg!(concat!("S2_0_C0_C", $number, "_7")),
+                );
+            })*
+        };
+    }
+    read!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    Watchpoints { is_locked: read_sysreg!("oslsr_el1") & 1 << 1 != 0, pairs }
 }
 
 /// Gives the performance monitors the state that a reset leaves, before a vCPU may use them.

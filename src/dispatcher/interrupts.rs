@@ -106,15 +106,15 @@ pub fn change(
     machine: &mut impl Machine,
     action: impl FnOnce(&mut Vgic, VcpuId) -> VcpuSet,
 ) {
-    with_vgic(vcpu, vm, machine, |vgic, id| ((), action(vgic, id)));
+    with_vgic(vcpu, vm, machine, |vgic, id, _| ((), action(vgic, id)));
 }
 
 /// Like [`change`], for an access that has an answer.
-pub fn with_vgic<R>(
+pub fn with_vgic<R, M: Machine>(
     vcpu: &mut Vcpu,
     vm: &Vm,
-    machine: &mut impl Machine,
-    action: impl FnOnce(&mut Vgic, VcpuId) -> (R, VcpuSet),
+    machine: &mut M,
+    action: impl FnOnce(&mut Vgic, VcpuId, &mut M) -> (R, VcpuSet),
 ) -> R {
     let mut vgic = vm.vgic.lock();
     let mut concerned = VcpuSet::EMPTY;
@@ -123,7 +123,7 @@ pub fn with_vgic<R>(
     if is_loaded {
         concerned = fold(&mut vgic, vcpu, machine);
     }
-    let (answer, changed) = action(&mut vgic, vcpu.id);
+    let (answer, changed) = action(&mut vgic, vcpu.id, machine);
     concerned.add(changed);
     if is_loaded || concerned.contains(vcpu.id) {
         plan(&mut vgic, vcpu, machine);
@@ -131,6 +131,18 @@ pub fn with_vgic<R>(
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
     answer
+}
+
+/// Tells the model, before the guest reads what is pending, about lines that only the hardware sees.
+#[cold]
+pub fn sample_lines(vgic: &mut Vgic, cpu: VcpuId, vm: &Vm, machine: &impl Machine) -> VcpuSet {
+    let mut changed = VcpuSet::EMPTY;
+    for intid in vm.layout.private_lines() {
+        if let Some(physical) = vgic.physical(intid) {
+            changed.add(vgic.sample_line(cpu, intid, machine.physical_state(physical)));
+        }
+    }
+    changed
 }
 
 /// Plans the list registers anew: another vCPU changed something, or they ran out.
@@ -175,7 +187,7 @@ fn let_through(vgic: &Vgic, wanted: u32, heard: u32, machine: &mut impl Machine)
 
 /// Tells whether an interrupt would end the vCPU's wait.
 pub fn is_interrupted(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> bool {
-    with_vgic(vcpu, vm, machine, |vgic, id| (vgic.has_pending(id), VcpuSet::EMPTY))
+    with_vgic(vcpu, vm, machine, |vgic, id, _| (vgic.has_pending(id), VcpuSet::EMPTY))
 }
 
 /// Makes the interrupt line and the deadline of the physical timer follow its registers.

@@ -35,6 +35,7 @@ pub struct Cpu {
     pub(crate) expecting: AtomicU64,
     /// Exceptions caught, and the first of them: ESR, ELR, FAR, SPSR, vector.
     pub(crate) caught: AtomicU64,
+    pub(crate) last_caught: AtomicU64,
     pub(crate) exception: [AtomicU64; 5],
     /// Frame that runs at EL0, or 0, and the stack pointer to return with.
     pub(crate) el0_frame: AtomicU64,
@@ -57,6 +58,7 @@ impl Cpu {
             has_finished: AtomicU64::new(0),
             expecting: AtomicU64::new(0),
             caught: AtomicU64::new(0),
+            last_caught: AtomicU64::new(0),
             exception: [const { AtomicU64::new(0) }; 5],
             el0_frame: AtomicU64::new(0),
             el0_stack: AtomicU64::new(0),

@@ -114,7 +114,7 @@ fn call(slot: &AtomicUsize, frame: &mut Frame) -> bool {
     true
 }
 
-/// Runs `closure`; if it caused an exception returns the first, else the closure's value.
+/// Runs `closure`; if it caused an exception returns the first, else the closure's value. One may be inside another.
 ///
 /// The instruction at fault is skipped (an instruction abort returns to X30), so give inline assembly a value for its
 /// outputs: `inout(reg) value`. SErrors are caught, too; interrupts are not.
@@ -123,22 +123,37 @@ fn call(slot: &AtomicUsize, frame: &mut Frame) -> bool {
 /// The exception.
 pub fn catch<T>(closure: impl FnOnce() -> T) -> Result<T, Exception> {
     let cpu = Cpu::this();
+    let outer = [&cpu.expecting, &cpu.caught].map(|word| word.load(Relaxed));
+    let outer_exception = noted(cpu);
     cpu.caught.store(0, Relaxed);
     cpu.expecting.store(1, Relaxed);
     compiler_fence(SeqCst);
     let value = closure();
     compiler_fence(SeqCst);
-    cpu.expecting.store(0, Relaxed);
-    if cpu.caught.load(Relaxed) == 0 {
-        return Ok(value);
-    }
-    let [esr, elr, far, spsr, vector] = cpu.exception.each_ref().map(|word| word.load(Relaxed));
-    Err(Exception { esr, elr, far, spsr, vector })
+    let count = cpu.caught.load(Relaxed);
+    let exception = noted(cpu);
+    cpu.last_caught.store(count, Relaxed);
+    cpu.expecting.store(outer[0], Relaxed);
+    cpu.caught.store(outer[1], Relaxed);
+    note(cpu, &outer_exception);
+    if count == 0 { Ok(value) } else { Err(exception) }
 }
 
 /// Returns how many exceptions the last [`catch`] of this CPU has seen.
 pub fn caught() -> u64 {
-    Cpu::this().caught.load(Relaxed)
+    Cpu::this().last_caught.load(Relaxed)
+}
+
+/// Returns the exception that was noted.
+fn noted(cpu: &Cpu) -> Exception {
+    let [esr, elr, far, spsr, vector] = cpu.exception.each_ref().map(|word| word.load(Relaxed));
+    Exception { esr, elr, far, spsr, vector }
+}
+
+/// Notes an exception.
+fn note(cpu: &Cpu, exception: &Exception) {
+    let words = [exception.esr, exception.elr, exception.far, exception.spsr, exception.vector];
+    cpu.exception.iter().zip(words).for_each(|(word, value)| word.store(value, Relaxed));
 }
 
 #[unsafe(no_mangle)]
@@ -164,8 +179,7 @@ fn record(cpu: &Cpu, frame: &mut Frame) -> bool {
         return false;
     }
     if cpu.caught.fetch_add(1, Relaxed) == 0 {
-        let words = [frame.esr, frame.elr, frame.far, frame.spsr, frame.vector];
-        cpu.exception.iter().zip(words).for_each(|(word, value)| word.store(value, Relaxed));
+        note(cpu, &frame.exception());
     }
     if frame.vector & 3 == 0 {
         frame.skip();

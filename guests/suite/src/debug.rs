@@ -286,7 +286,7 @@ fn step_over_an_emulated_load() -> Outcome {
 
 fn step_over_an_emulated_store() -> Outcome {
     let code = fragment!("svc #1", "str w0, [x1]", "nop", "nop", "svc #2", "ret");
-    let register = GICD + 0x400 + 100;
+    let register = GICD + 0x400 + 44;
     step_el1(code, 0x5050_5050, register);
     check_eq!(mmio::read32(register), 0x5050_5050);
     three_steps(code)

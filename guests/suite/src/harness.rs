@@ -110,8 +110,8 @@ pub fn run(groups: &[Group], device_tree: u64) -> ! {
     println!("1..{}", chosen().count());
     for (number, (group, (name, test))) in (1..).zip(chosen()) {
         reset();
-        let outcome =
-            if arguments.contains("suite.list") { Err(End::Skipped("listed only")) } else { test() };
+        let is_list = arguments.contains("suite.list");
+        let outcome = if is_list { Err(End::Skipped("listed only")) } else { run_one(*test) };
         match outcome {
             Ok(()) => println!("ok {number} {group}.{name}"),
             Err(End::Failed) => println!("not ok {number} {group}.{name}"),
@@ -120,6 +120,14 @@ pub fn run(groups: &[Group], device_tree: u64) -> ! {
         stop_others();
     }
     psci::power_off()
+}
+
+/// Runs a test; an exception that it does not expect is a failure.
+fn run_one(test: fn() -> Outcome) -> Outcome {
+    exception::catch(test).unwrap_or_else(|exception| {
+        println!("# exception: {exception:x?}, image at {:#x}", exception::image_start());
+        Err(End::Failed)
+    })
 }
 
 /// Says whether `group.name` begins with `only`.

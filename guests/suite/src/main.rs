@@ -15,6 +15,7 @@ mod alignment;
 mod atomics;
 mod caches;
 mod debug;
+mod emulation;
 mod exceptions;
 mod gic;
 mod gic_versions;
@@ -44,6 +45,7 @@ const GROUPS: &[Group] = &[
     ("atomics", atomics::TESTS),
     ("alignment", alignment::TESTS),
     ("caches", caches::TESTS),
+    ("emulation", emulation::TESTS),
     ("debug", debug::TESTS),
     ("pmu", pmu::TESTS),
     ("uart", uart::TESTS),

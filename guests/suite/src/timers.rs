@@ -23,8 +23,10 @@ pub const TESTS: &[Test] = tests![
     physical_status,
     virtual_interrupt,
     physical_interrupt,
-    virtual_interrupt_is_level_sensitive,
-    physical_interrupt_is_level_sensitive,
+    virtual_interrupt_comes_again_while_its_line_is_up,
+    physical_interrupt_comes_again_while_its_line_is_up,
+    virtual_interrupt_goes_with_its_line,
+    physical_interrupt_goes_with_its_line,
     virtual_mask_holds_the_interrupt,
     physical_mask_holds_the_interrupt,
     virtual_far_future_is_silent,
@@ -183,35 +185,61 @@ fn physical_interrupt() -> Outcome {
     interrupt(Timer::Physical)
 }
 
-fn level(timer: Timer) -> Outcome {
+fn up(timer: Timer) -> Outcome {
     let gic = open(timer);
     timer.set_compare(soon(timer));
     timer.set_control(ENABLE);
     let intid = timer.intid();
-    check!(timer::within_ms(2000, || gic.highest_pending() == intid));
-    check!(gic.is_pending(intid));
-    for _ in 0..3 {
-        check!(
-            timer::within_ms(2000, || gic.highest_pending() == intid),
-            "pending again while the line is up"
-        );
+    check!(timer::within_ms(2000, || gic.is_pending(intid)));
+    for time in 0..3 {
+        check!(timer::within_ms(2000, || gic.highest_pending() == intid), "time {time}: the line is up");
         check_eq!(gic.acknowledge(), intid);
         check!(gic.is_active(intid));
         gic.end(intid);
+        check!(!gic.is_active(intid));
     }
     check!(timer::within_ms(2000, || gic.is_pending(intid)));
+    Ok(())
+}
+
+fn virtual_interrupt_comes_again_while_its_line_is_up() -> Outcome {
+    up(Timer::Virtual)
+}
+
+fn physical_interrupt_comes_again_while_its_line_is_up() -> Outcome {
+    up(Timer::Physical)
+}
+
+fn down(timer: Timer) -> Outcome {
+    let gic = open(timer);
+    let intid = timer.intid();
+    for _ in 0..3 {
+        timer.set_compare(0);
+        timer.set_control(ENABLE);
+        check!(timer::within_ms(2000, || gic.is_pending(intid)));
+        check!(timer::within_ms(2000, || gic.highest_pending() == intid));
+        timer.set_control(0);
+        check!(timer::within_ms(2000, || !gic.is_pending(intid)), "not pending when the line is down");
+        check!(timer::within_ms(2000, || gic.highest_pending() == 1023));
+    }
+    // While it is active the line still shows.
+    timer.set_control(ENABLE);
+    check!(timer::within_ms(2000, || gic.highest_pending() == intid));
+    check_eq!(gic.acknowledge(), intid);
+    check!(gic.is_pending(intid), "active and pending: the line is up");
     timer.set_control(0);
-    check!(timer::within_ms(2000, || !gic.is_pending(intid)), "not pending when the line is down");
+    check!(timer::within_ms(2000, || !gic.is_pending(intid)), "active, and the line is down");
+    gic.end(intid);
     check!(timer::within_ms(2000, || gic.highest_pending() == 1023));
     Ok(())
 }
 
-fn virtual_interrupt_is_level_sensitive() -> Outcome {
-    level(Timer::Virtual)
+fn virtual_interrupt_goes_with_its_line() -> Outcome {
+    down(Timer::Virtual)
 }
 
-fn physical_interrupt_is_level_sensitive() -> Outcome {
-    level(Timer::Physical)
+fn physical_interrupt_goes_with_its_line() -> Outcome {
+    down(Timer::Physical)
 }
 
 fn mask(timer: Timer) -> Outcome {

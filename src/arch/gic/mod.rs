@@ -31,6 +31,10 @@ const HCR_TDIR: u32 = 1 << 14;
 const VMCR_EOIM: u32 = 1 << 9;
 const EOI_COUNT_SHIFT: u32 = 27;
 
+/// Where a distributor and an SGI_base have what is pending, and what is active, of SGIs and PPIs.
+const ISPENDR: u64 = 0x200;
+const ISACTIVER: u64 = 0x300;
+
 /// What the list registers of a CPU hold, so that only changes are written.
 #[derive(Clone, Copy, Default)]
 struct Loaded {
@@ -141,6 +145,12 @@ impl Gic {
     /// Lets an interrupt through to this CPU, or stops it.
     pub fn set_enabled(&self, intid: IntId, enabled: bool) {
         each!(self, gic => gic.set_enabled(intid, enabled));
+    }
+
+    /// Reads the state of an SGI or PPI of this CPU.
+    pub fn private_state(&self, intid: IntId) -> State {
+        let of = |register| each!(self, gic => gic.read_private(register)) >> (intid.0 % 32) & 1 != 0;
+        State::new(of(ISPENDR), of(ISACTIVER))
     }
 
     /// Sends [`KICK`] to the CPU whose [`Gic::address`] this is.

@@ -128,6 +128,10 @@ impl V2 {
         self.blocks.distributor.write32(register + 4 * u64::from(intid.0 / 32), 1 << (intid.0 % 32));
     }
 
+    pub(super) fn read_private(&self, register: u64) -> u32 {
+        self.blocks.distributor.read32(register)
+    }
+
     pub(super) fn kick(&self, address: u64) {
         memory::publish(); // what the kick is about is visible before the kick
         self.blocks.distributor.write32(SGIR, (address as u32 & 0xff) << 16 | KICK.0);

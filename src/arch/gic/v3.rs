@@ -171,6 +171,10 @@ impl V3 {
         }
     }
 
+    pub(super) fn read_private(&self, register: u64) -> u32 {
+        self.redistributor.read32(GICR_SGI_BASE + register)
+    }
+
     pub(super) fn kick(&self, address: u64) {
         let to = Affinity::from_mpidr(address);
         let sgi1r = u64::from(to.aff3) << 48

@@ -1,6 +1,7 @@
 //! Facts about accesses to devices, and to nothing.
 
 use super::super::Next;
+use super::super::traps::Grants;
 use super::bench::{
     Bench, EL1H, GICC_DIR, GICD, GICR, GICR_HIGH, KERNEL_VA, RAM, SGI_BASE, Touch, UART, esr, hpfar,
 };
@@ -91,7 +92,8 @@ fn every_width_is_answered_everywhere_in_a_device() {
         };
         let step = if cfg!(miri) { 64 } else { 1 };
         for (base, width) in devices.iter().flat_map(|base| WIDTHS.map(|width| (base, width))) {
-            for offset in (0..=0x1000 - width.bytes()).step_by(step) {
+            let aligned = |offset: &u64| offset.is_multiple_of(width.bytes());
+            for offset in (0..=0x1000 - width.bytes()).step_by(step).filter(aligned) {
                 let value = bench.read(0, base + offset, width);
                 assert_eq!(value & !width.mask(), 0);
                 bench.write(0, base + offset, width, u64::MAX);
@@ -225,4 +227,25 @@ fn a_write_to_a_character_register_is_one_character() {
         let [byte, ..] = value.to_le_bytes();
         assert_eq!(bench.cpus[0].calls, [Call::Transmit(byte)]);
     }
+}
+
+#[test]
+fn a_watchpoint_on_a_device_is_the_guests_before_the_device_is_asked() {
+    const WATCHPOINT: u64 = 0x35 << 26 | 1 << 25 | 0x22;
+    let mut bench = Bench::new(GicVersion::V3, 1);
+    let store = Touch::store(UART, Width::Byte);
+    bench.cpus[0].mdscr_el1 = 1 << 15 | 1 << 13; // MDE, KDE
+    bench.cpus[0].watchpoint = (KERNEL_VA | UART, 1 | 0b01 << 1 | 0b10 << 3 | 0xff << 5); // stores of EL1
+    bench.vcpus[0].frame.pstate = 0x5;
+    assert_eq!(bench.touch(0, store), Next::Resume);
+    assert_eq!(bench.cpus[0].take_calls(), [Call::Transmit(0)], "it has not been granted the registers yet");
+    bench.vcpus[0].granted = Grants::DEBUG;
+    let entry = bench.injects(0, store.esr(), KERNEL_VA | UART, hpfar(UART));
+    assert_eq!((entry.esr_el1, entry.far_el1), (WATCHPOINT | WNR, Some(KERNEL_VA | UART)));
+    bench.vcpus[0].frame.pstate = 0x5;
+    assert_eq!(bench.touch(0, Touch::load(UART + 0x18, Width::Word)), Next::Resume);
+    assert_eq!(bench.cpus[0].calls, [], "a load, of something else");
+    bench.vcpus[0].frame.pstate = 0x205;
+    assert_eq!(bench.touch(0, store), Next::Resume);
+    assert!(matches!(bench.cpus[0].calls[..], [Call::Transmit(_)]), "PSTATE.D masks it");
 }

@@ -16,6 +16,7 @@ use crate::vm::Requests;
 const CPU_OFF: u64 = 0x8400_0002;
 const SET_ENABLE: u64 = 0x100;
 const CLEAR_ENABLE: u64 = 0x180;
+const SET_PENDING: u64 = 0x200;
 const TIMER_BIT: u64 = 1 << VIRTUAL_TIMER.0;
 
 #[test]
@@ -234,4 +235,65 @@ fn a_suspend_ends_with_an_interrupt_and_goes_on_behind_the_call() {
     assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
     assert!(interrupts::is_interrupted(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]));
     assert_eq!(bench.cpus[0].pending(), [VIRTUAL_TIMER.0], "it is there when the vCPU goes on");
+}
+
+#[test]
+fn a_timer_interrupt_whose_line_goes_down_before_it_is_taken_is_withdrawn() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        bench.listen_to(0, &[VIRTUAL_TIMER]);
+        let pending = bench.private_frame(0) + SET_PENDING;
+        bench.cpus[0].physical = vec![(HOST_TIMER, State::PendingActive)];
+        assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
+        assert_eq!(bench.read_word(0, pending) & TIMER_BIT, TIMER_BIT);
+        assert_eq!(bench.cpus[0].pending(), [27]);
+        bench.cpus[0].take_calls();
+        bench.cpus[0].physical = vec![(HOST_TIMER, State::Active)];
+        assert_eq!(bench.read_word(0, pending) & TIMER_BIT, 0);
+        assert_eq!(bench.cpus[0].take_calls(), [Call::Deactivate(HOST_TIMER)]);
+        assert_eq!(bench.cpus[0].pending(), []);
+    }
+}
+
+#[test]
+fn a_timer_interrupt_that_is_active_shows_its_line_and_stays_the_guests_to_end() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        bench.listen_to(0, &[VIRTUAL_TIMER]);
+        let pending = bench.private_frame(0) + SET_PENDING;
+        assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
+        assert_eq!(bench.cpus[0].acknowledge(), Some(VIRTUAL_TIMER));
+        for (state, seen) in [(State::PendingActive, TIMER_BIT), (State::Active, 0)] {
+            bench.cpus[0].physical = vec![(HOST_TIMER, state)];
+            assert_eq!(bench.read_word(0, pending) & TIMER_BIT, seen);
+        }
+        assert_eq!(bench.cpus[0].calls, []);
+        bench.cpus[0].end(VIRTUAL_TIMER);
+        assert_eq!(bench.cpus[0].ended, [HOST_TIMER]);
+    }
+}
+
+#[test]
+fn a_timer_that_the_guest_does_not_listen_to_shows_its_line() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        let pending = bench.private_frame(0) + SET_PENDING;
+        for (state, seen) in [(State::Pending, TIMER_BIT), (State::Invalid, 0)] {
+            bench.cpus[0].physical = vec![(HOST_TIMER, state)];
+            assert_eq!(bench.read_word(0, pending) & TIMER_BIT, seen);
+            assert_eq!(bench.read_word(0, pending + 0x80) & TIMER_BIT, seen);
+        }
+    }
+}
+
+#[test]
+fn a_timer_interrupt_that_software_made_pending_needs_no_line() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        bench.listen_to(0, &[VIRTUAL_TIMER]);
+        let pending = bench.private_frame(0) + SET_PENDING;
+        bench.write_word(0, pending, TIMER_BIT);
+        assert_eq!(bench.read_word(0, pending) & TIMER_BIT, TIMER_BIT);
+        assert_eq!(bench.cpus[0].pending(), [27]);
+    }
 }

@@ -53,6 +53,8 @@ pub(super) struct Bank {
     pub edge: u32,
     /// Each stands for a physical interrupt.
     pub backed: u32,
+    /// Of those: whose line was up when the hardware was last asked. Only for the guest to read.
+    sampled: u32,
     /// Physical interrupts that the machine is to deactivate, as their virtual one is given up.
     pub released: u32,
     /// In the list registers of some vCPU.
@@ -110,7 +112,7 @@ impl Bank {
         match access.register {
             Register::Group => self.group,
             Register::SetEnable | Register::ClearEnable => self.enabled,
-            Register::SetPending | Register::ClearPending => self.pending(),
+            Register::SetPending | Register::ClearPending => self.pending() | self.sampled & self.backed,
             Register::SetActive | Register::ClearActive => self.active(),
             Register::Priority => {
                 let bytes =
@@ -214,6 +216,15 @@ impl Bank {
             (true, false) => 0,
             (false, _) => bit,
         }
+    }
+
+    /// Takes in the state of the physical interrupt behind `bit`; returns it if a plan may now differ.
+    pub fn sample(&mut self, bit: u32, physical: State) -> u32 {
+        self.sampled = self.sampled & !bit | if physical.is_pending() { bit } else { 0 };
+        // Pending here, active there, and no longer wanted: it fired and went. What software made pending is not
+        // active there, and stays.
+        let gone = physical == State::Active && self.backed & !self.active() & bit != 0;
+        if gone { self.clear_pending(bit) } else { 0 }
     }
 
     /// Returns the physical interrupts that wait although the guest does not listen to them.

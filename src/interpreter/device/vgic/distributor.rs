@@ -55,6 +55,13 @@ impl Vgic {
         }
     }
 
+    /// Tells whether a read shows which private interrupts of its vCPU are pending (ISPENDR0, ICPENDR0): then
+    /// [`Vgic::sample_line`] is to come first.
+    #[must_use]
+    pub fn distributor_shows_lines(&self, offset: u64) -> bool {
+        self.version == GicVersion::V2 && offset & !0x83 == 0x200
+    }
+
     /// Writes a distributor register for `cpu`; returns the vCPUs whose plan may have changed.
     pub fn distributor_write(&mut self, cpu: VcpuId, offset: u64, width: Width, value: u64) -> VcpuSet {
         let Some(access) = decode(offset, width) else { return self.write_router(offset, width, value) };

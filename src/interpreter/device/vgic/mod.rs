@@ -229,6 +229,15 @@ impl Vgic {
         self.spi_changed(index, changed & matters)
     }
 
+    /// Takes in how a private interrupt of `cpu` that is backed by hardware stands there: one that was acknowledged for
+    /// the guest, and whose line has gone down before the guest took it, is withdrawn.
+    pub fn sample_line(&mut self, cpu: VcpuId, intid: IntId, physical: State) -> VcpuSet {
+        let Some(place) = Place::of(intid).filter(|place| place.bank == 0) else { return VcpuSet::EMPTY };
+        let Some(vcpu) = self.vcpus.get_mut(cpu.index()) else { return VcpuSet::EMPTY };
+        let changed = vcpu.private.sample(place.bit, physical);
+        if changed != 0 { VcpuSet::only(cpu) } else { VcpuSet::EMPTY }
+    }
+
     /// Deactivates an interrupt: a trapped write to ICC_DIR_EL1 or GICC_DIR by `cpu`. The caller ignores
     /// those that come while EOImode is 0.
     pub fn deactivate(&mut self, cpu: VcpuId, intid: IntId) -> VcpuSet {

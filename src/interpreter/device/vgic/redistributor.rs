@@ -50,6 +50,13 @@ impl Vgic {
         value & width.mask()
     }
 
+    /// Tells whether a read by `cpu` shows which of its own interrupts are pending: then [`Vgic::sample_line`] is to come
+    /// first. Of another vCPU's lines it shows what was sampled last.
+    #[must_use]
+    pub fn redistributor_shows_lines(&self, cpu: VcpuId, offset: u64) -> bool {
+        self.locate(offset).is_some_and(|(id, offset)| id == cpu && offset & !0x83 == FRAME_BYTES + 0x200)
+    }
+
     /// Writes a redistributor register; returns the vCPUs whose plan may have changed.
     pub fn redistributor_write(&mut self, offset: u64, width: Width, value: u64) -> VcpuSet {
         let Some((id, offset)) = self.locate(offset) else { return VcpuSet::EMPTY };
