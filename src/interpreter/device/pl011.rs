@@ -168,9 +168,14 @@ impl Pl011 {
 
     /// Reads at `offset` bytes into the page. Only a read of UARTDR changes anything: it takes a character.
     ///
-    /// Registers are 32 bits apart and at most 16 wide: a narrow access sees its bytes of the register, the
-    /// upper half of a wide one is zero.
+    /// Registers are 32 bits apart and at most 16 wide: a narrow access sees its bytes of the register, the upper
+    /// half of a word is zero. The bus is 32 bits wide, so 64 bits are two registers, the lower first.
     pub fn read(&mut self, offset: u64, width: Width) -> (u64, Effect) {
+        if width == Width::Double {
+            let (low, _) = self.read(offset, Width::Word);
+            let (high, effect) = self.read(offset.wrapping_add(4), Width::Word);
+            return (high << 32 | low, effect);
+        }
         let value = match offset & !0b11 {
             offset::DR => self.take_character(),
             register => self.register(register),
@@ -179,9 +184,14 @@ impl Pl011 {
         ((u64::from(value) >> lane_bits) & width.mask(), self.effect(None))
     }
 
-    /// Writes at `offset` bytes into the page. A register is written through its lowest byte, with the bits
-    /// that the access does not have taken as zero.
+    /// Writes at `offset` bytes into the page. A register is written through its lowest byte, with the bits that the
+    /// access does not have taken as zero; 64 bits are two registers, the lower first.
     pub fn write(&mut self, offset: u64, width: Width, value: u64) -> Effect {
+        if width == Width::Double {
+            let low = self.write(offset, Width::Word, value);
+            let high = self.write(offset.wrapping_add(4), Width::Word, value >> 32);
+            return Effect { transmit: low.transmit.or(high.transmit), line: high.line };
+        }
         let [low, high, ..] = (value & width.mask()).to_le_bytes();
         let half = u16::from_le_bytes([low, high]);
         let mut transmit = None;
@@ -501,6 +511,15 @@ mod tests {
         let _ = set(&mut uart, offset::CR, 0);
         assert_eq!(set(&mut uart, offset::DR, 0x41).transmit, Some(0x41));
         assert!(uart.receive(0x42).accepted);
+    }
+
+    #[test]
+    fn sixty_four_bits_are_two_registers() {
+        let mut uart = Pl011::new();
+        assert_eq!(uart.read(0xff8, Width::Double).0, 0xb1_0000_0005, "UARTPCellID2 and 3");
+        let _ = uart.write(offset::IBRD, Width::Double, 0x3f_0000_1234);
+        assert_eq!((uart.ibrd, uart.fbrd), (0x1234, 0x3f));
+        assert_eq!(uart.read(offset::IBRD, Width::Double).0, 0x3f_0000_1234);
     }
 
     #[test]

@@ -51,7 +51,7 @@ const PFR0: &[Field] = &[
 const PFR1: &[Field] = &[
     native("BT", 0),
     native("SSBS", 4),
-    hidden("MTE", 8), // stage 2 maps no tags
+    at_most("MTE", 8, 1), // instructions that act on registers; stage 2 maps no tags
     hidden("RAS_frac", 12),
     hidden("MPAM_frac", 16),
     hidden("SME", 24),

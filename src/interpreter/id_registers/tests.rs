@@ -83,7 +83,6 @@ fn features_that_need_el2_or_are_shared_read_as_zero() {
         ("SVE", 4, 0, 32),
         ("MPAM", 4, 0, 40),
         ("AMU", 4, 0, 44),
-        ("MTE", 4, 1, 8),
         ("SME", 4, 1, 24),
         ("NMI", 4, 1, 36),
         ("GCS", 4, 1, 44),
@@ -107,6 +106,12 @@ fn features_that_need_el2_or_are_shared_read_as_zero() {
         assert_eq!(bits(vm.read(crm, op2), lsb, 4), 0, "{name}");
     }
     assert_eq!(vm.read(4, 4) | vm.read(4, 5) | vm.read(7, 4), 0, "SVE, SME and EL2 details");
+}
+
+#[test]
+fn tags_are_in_addresses_and_not_in_memory() {
+    assert_eq!(bits(vm([u64::MAX; ID_REGISTERS]).read(4, 1), 8, 4), 1, "MTE");
+    assert_eq!(bits(vm([0; ID_REGISTERS]).read(4, 1), 8, 4), 0, "MTE of a CPU without it");
 }
 
 #[test]

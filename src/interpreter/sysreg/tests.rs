@@ -155,6 +155,27 @@ fn the_physical_timer_is_read_and_written_by_register() {
 }
 
 #[test]
+fn what_the_manual_calls_read_only_is_undefined_to_write() {
+    let cbar = SystemRegister::new(3, 1, 15, 3, 0);
+    assert_eq!(mrs(cbar), Outcome::Read(0x0800_0000));
+    assert_eq!(msr(cbar, 0), Outcome::Undefined);
+}
+
+#[test]
+fn a_neoverse_n1_reads_as_after_reset() {
+    let n1 = Processor { midr_el1: 0x413f_d0c1, ..processor(CpuInterface::SystemRegisters) };
+    let outcome = |crm, op2, direction| {
+        let register = SystemRegister::new(3, 0, 15, crm, op2);
+        access(&SystemRegisterAccess { register, direction, gpr: Gpr::new(0) }, 0, GuestLevel::El1, &n1)
+    };
+    assert_eq!(outcome(0, 0, Direction::Read), Outcome::Read(4), "CPUCFR_EL1");
+    assert_eq!(outcome(0, 0, Direction::Write), Outcome::Undefined, "CPUCFR_EL1");
+    assert_eq!(outcome(1, 4, Direction::Read), Outcome::Read(0x9_6156_3010), "CPUECTLR_EL1");
+    assert_eq!(outcome(1, 4, Direction::Write), Outcome::Done, "CPUECTLR_EL1");
+    assert_eq!(outcome(7, 0, Direction::Read), Outcome::Read(0), "ATCR_EL1");
+}
+
+#[test]
 fn implementation_defined_registers_of_a_known_processor_are_inert() {
     let l2ctlr = SystemRegister::new(3, 1, 11, 0, 2);
     let cpuectlr = SystemRegister::new(3, 1, 15, 2, 1);
