@@ -27,10 +27,8 @@ struct Request {
 /// Answers a data abort.
 #[inline(never)]
 pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
-    let at_el0 = vcpu.frame.is_el0();
-    if vcpu.granted.has(Grants::DEBUG)
-        && watchpoint::are_enabled(machine.mdscr_el1(), vcpu.frame.pstate, at_el0)
-        && let Some(watched) = watched(abort, at_el0, machine)
+    if may_be_watched(vcpu, machine)
+        && let Some(watched) = watched(abort, vcpu, machine)
     {
         return Next::Inject(watchpoint::exception(&watched));
     }
@@ -52,14 +50,22 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
     }
 }
 
+/// Tells whether the guest has watchpoints on: then they are looked at before a device is asked.
+#[inline(always)]
+pub fn may_be_watched(vcpu: &Vcpu, machine: &impl Machine) -> bool {
+    vcpu.granted.has(Grants::DEBUG)
+        && watchpoint::are_enabled(machine.mdscr_el1(), vcpu.frame.pstate, vcpu.frame.is_el0())
+}
+
 /// Returns the load or store if the guest watches it: what is emulated raises no watchpoint by itself.
 #[cold]
-fn watched(abort: &Abort, at_el0: bool, machine: &impl Machine) -> Option<watchpoint::Access> {
+fn watched(abort: &Abort, vcpu: &Vcpu, machine: &impl Machine) -> Option<watchpoint::Access> {
     if abort.stage1_walk || abort.cache_maintenance {
         return None;
     }
     // How much is accessed where the syndrome does not say is not known: a byte at least.
     let bytes = abort.access.map_or(1, |access| access.width.bytes());
+    let at_el0 = vcpu.frame.is_el0();
     let access = watchpoint::Access { address: abort.gva?, bytes, write: abort.write, at_el0 };
     machine.watchpoints().watch(&access).then_some(access)
 }

@@ -71,7 +71,8 @@ pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
     match DeviceAccess::decode(syndrome) {
         Some(DeviceAccess { ipa, access })
-            if mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
+            if !mmio::may_be_watched(vcpu, machine)
+                && mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
         {
             let [esr_el2, ..] = syndrome;
             vcpu.frame.step(cause::instruction_bytes(esr_el2));
