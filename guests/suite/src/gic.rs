@@ -44,6 +44,8 @@ pub const TESTS: &[Test] = tests![
     byte_and_word_accesses,
     absent_intids_are_raz_wi,
     set_pending_of_another_cpus_spi,
+    a_thousand_back_to_back,
+    random_writes_are_forgotten_by_a_reset,
 ];
 
 /// SPIs that no device of the board has, up to three behind C.
@@ -662,4 +664,54 @@ fn set_pending_of_another_cpus_spi() -> Outcome {
     check!(gic.is_active(A));
     gic.end(iar);
     Ok(())
+}
+
+/// Takes an interrupt and makes it pending again at once, up to a thousand times.
+fn again(_: &mut Frame) {
+    let gic = Gic::detect();
+    let iar = gic.acknowledge();
+    note_order(iar);
+    if ORDER_COUNT.load(SeqCst) < 1000 {
+        gic.set_pending(iar & 0x3ff);
+    }
+    gic.end(iar);
+}
+
+fn a_thousand_back_to_back() -> Outcome {
+    let gic = Gic::detect();
+    spi(gic, A, PRIORITY);
+    ORDER_COUNT.store(0, SeqCst);
+    exception::set_interrupt(Some(again));
+    gic.set_pending(A);
+    interrupts::open_until(5000, || ORDER_COUNT.load(SeqCst) >= 1000);
+    check_eq!(ORDER_COUNT.load(SeqCst), 1000);
+    check!(!gic.is_pending(A) && !gic.is_active(A));
+    Ok(())
+}
+
+fn random_writes_are_forgotten_by_a_reset() -> Outcome {
+    let gic = Gic::detect();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for _ in 0..5000 {
+        let (place, value) = (random(), random());
+        // All arrays of the distributor and of this CPU's SGIs and PPIs, and GICD_CTLR, but nothing that sends SGIs.
+        let base = if place >> 63 == 0 { GICD } else { gic.bank(0) };
+        mmio::write32(base + (place & 0xfff & !3).min(0xcfc), value as u32);
+    }
+    // As after a reset, as far as writes reach.
+    for word in 0..u64::from(gic.intids() / 32) {
+        let bank = gic.bank(word as u32 * 32) + word * 4;
+        [0x180, 0x280, 0x380].into_iter().for_each(|array| mmio::write32(bank + array, u32::MAX));
+    }
+    gic.init_distributor();
+    gic.init_cpu();
+    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
+    spi_life_of_an_interrupt()?;
+    sgi_to_self()
 }
