@@ -77,10 +77,10 @@ suite: setup-run target/trapeze.img target/suite.img ## Run the test kernel bare
 suite-matrix: setup-run target/trapeze.img target/suite.img ## The same on four CPU models, both GICs, 1 and 4 CPUs
 	tools/suite --matrix
 
-test: setup target/trapeze.img target/suite.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
+test: setup target/trapeze.img target/suite.img target/oracle.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
 	tools/test --quick
 
-test-long: setup target/trapeze.img target/suite.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
+test-long: setup target/trapeze.img target/suite.img target/oracle.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
 	tools/test
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
@@ -107,7 +107,7 @@ $(ELF): $(BUILT_IN) FORCE
 	cargo build --locked --release --target $(TARGET) --bin trapeze
 
 # A guest of ours, guests/<name>.
-target/hello.img target/suite.img target/bench.img: target/%.img: $(GUEST_ELFS)/% tools/flatten
+target/hello.img target/suite.img target/oracle.img target/bench.img: target/%.img: $(GUEST_ELFS)/% tools/flatten
 	tools/flatten $< $@
 
 $(GUEST_ELFS)/%: FORCE

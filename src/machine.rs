@@ -2,11 +2,15 @@
 //!
 //! Not here: an implementation. The real one is in `arch/`, a scripted one in the dispatcher's tests.
 
+use crate::addr::{GuestVa, Pa};
 use crate::dispatcher::traps::Grants;
-use crate::ids::{IntId, PcpuId, Ticks};
+use crate::ids::{IntId, PcpuId, Ticks, VmId};
+use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
+use crate::interpreter::translation::{Attempt, Stages};
 use crate::interpreter::watchpoint::Watchpoints;
+use instructions::Vectors;
 
 /// The physical CPU under the running vCPU.
 pub trait Machine {
@@ -28,8 +32,14 @@ pub trait Machine {
     /// Makes a virtual SError pending for the guest (HCR_EL2.VSE).
     fn raise_virtual_serror(&mut self);
 
-    /// Reads the list registers back.
+    /// Reads back in which state the list registers were left; nothing else of them changes in the guest's hands.
     fn save_lists(&mut self, lists: &mut ListRegisters);
+
+    /// Reads back in which state the first list register was left.
+    fn save_first(&self, lists: &mut ListRegisters);
+
+    /// Makes what is in the first list register, which is not pending, pending.
+    fn renew_first(&mut self);
 
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);
@@ -80,4 +90,26 @@ pub trait Machine {
 
     /// Stops what goes on by itself in a CPU that is on: the virtual timer and the performance monitors.
     fn power_down(&mut self);
+
+    /// Translates a guest's address as an access of that kind would be; returns PAR_EL1 after the AT instruction.
+    fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64;
+
+    /// Reads or writes `width` bytes at an aligned address; `None` if the VM does not own the frame. The value means
+    /// nothing for a write.
+    fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64>;
+
+    /// Reads the guest's SP_EL1, or SP_EL0.
+    fn stack_pointer(&self, el1: bool) -> u64;
+
+    /// Writes the guest's SP_EL1, or SP_EL0.
+    fn set_stack_pointer(&mut self, el1: bool, value: u64);
+
+    /// Reads the guest's SIMD&FP registers.
+    fn vectors(&self) -> Vectors;
+
+    /// Writes the guest's SIMD&FP registers.
+    fn set_vectors(&mut self, vectors: &Vectors);
+
+    /// Returns the size of what DC ZVA clears (DCZID_EL0.BS).
+    fn zero_block_bytes(&self) -> u64;
 }

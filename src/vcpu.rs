@@ -8,11 +8,17 @@ use crate::dispatcher::traps::Grants;
 use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
+use crate::interpreter::translation::Attempt;
+use instructions::Exclusive;
 
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
 /// PSTATE.nRW: AArch32, where the bits of BTYPE mean something else.
 const PSTATE_NRW: u64 = 1 << 4;
+/// PSTATE.PAN: EL1 must not access what EL0 may.
+const PSTATE_PAN: u64 = 1 << 22;
+/// PSTATE.UAO: unprivileged loads and stores of EL1 are privileged.
+const PSTATE_UAO: u64 = 1 << 23;
 /// PSTATE.BTYPE: how the instruction was branched to.
 const PSTATE_BTYPE: u64 = 0b11 << 10;
 /// PSTATE.SS: a software step is due after the next instruction.
@@ -67,6 +73,25 @@ impl Frame {
             self.pstate &= !PSTATE_SS;
             self.advance_it();
         }
+    }
+
+    /// Tells whether the guest was in AArch32.
+    #[must_use]
+    pub const fn is_aarch32(&self) -> bool {
+        self.pstate & PSTATE_NRW != 0
+    }
+
+    /// Tells whether the guest used SP_EL1, in AArch64.
+    #[must_use]
+    pub const fn uses_sp_el1(&self) -> bool {
+        self.pstate & 0b1111 == 0b0101
+    }
+
+    /// Says how a load or store accesses memory, in AArch64.
+    #[must_use]
+    pub fn attempt(&self, write: bool, unprivileged: bool) -> Attempt {
+        let el0 = self.is_el0() || unprivileged && self.pstate & PSTATE_UAO == 0;
+        Attempt { write, el0, pan: !el0 && self.pstate & PSTATE_PAN != 0 }
     }
 
     /// Takes one instruction off an If-Then block (Arm ARM DDI 0487K.a, AArch32.ITAdvance).
@@ -142,6 +167,8 @@ pub struct Vcpu {
     pub physical_timer: PhysicalTimer,
     /// What it was given on first use.
     pub granted: Grants,
+    /// The exclusive monitor of emulated devices.
+    pub monitor: Option<Exclusive>,
     /// Exit counts.
     pub exits: Exits,
 }
@@ -156,6 +183,7 @@ impl Vcpu {
             lists: ListRegisters::new(list_registers),
             physical_timer: PhysicalTimer::new(),
             granted: Grants::NONE,
+            monitor: None,
             exits: Exits::new(),
         }
     }
@@ -165,6 +193,7 @@ impl Vcpu {
         self.frame = Frame::at_start(entry, context);
         self.physical_timer = PhysicalTimer::new();
         self.granted = Grants::NONE;
+        self.monitor = None;
     }
 }
 

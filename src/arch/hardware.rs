@@ -5,11 +5,15 @@
 use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
+use instructions::Vectors;
+use trapeze::addr::{GuestVa, Pa};
 use trapeze::dispatcher::traps::Grants;
-use trapeze::ids::{IntId, PcpuId, Ticks};
+use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
 use trapeze::interpreter::cache::CacheGeometry;
+use trapeze::interpreter::device::Width;
 use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
+use trapeze::interpreter::translation::{Attempt, Stages};
 use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
 
@@ -17,7 +21,7 @@ use super::gic::Gic;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
 use super::timer::Deadlines;
-use super::{console, guest, timer};
+use super::{access, console, guest, timer};
 
 /// HCR_EL2.VSE.
 const HCR_VSE: u64 = 1 << 8;
@@ -62,6 +66,15 @@ impl Machine for Hardware<'_> {
 
     fn save_lists(&mut self, lists: &mut ListRegisters) {
         self.gic.save(lists);
+    }
+
+    fn save_first(&self, lists: &mut ListRegisters) {
+        let [first, ..] = &mut lists.entries;
+        first.state = self.gic.first_state();
+    }
+
+    fn renew_first(&mut self) {
+        self.gic.renew_first();
     }
 
     fn load_lists(&mut self, lists: &ListRegisters) {
@@ -143,6 +156,34 @@ impl Machine for Hardware<'_> {
 
     fn power_down(&mut self) {
         guest::stop_what_runs_by_itself(self.monitor.controls.traps);
+    }
+
+    fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
+        access::translate(address, stages, attempt)
+    }
+
+    fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {
+        access::ram(&self.monitor.frames, owner, at, width, write)
+    }
+
+    fn stack_pointer(&self, el1: bool) -> u64 {
+        if el1 { read_sysreg!("sp_el1") } else { read_sysreg!("sp_el0") }
+    }
+
+    fn set_stack_pointer(&mut self, el1: bool, value: u64) {
+        if el1 { write_sysreg!("sp_el1", value) } else { write_sysreg!("sp_el0", value) }
+    }
+
+    fn vectors(&self) -> Vectors {
+        access::vectors()
+    }
+
+    fn set_vectors(&mut self, vectors: &Vectors) {
+        access::set_vectors(vectors);
+    }
+
+    fn zero_block_bytes(&self) -> u64 {
+        4 << (read_sysreg!("dczid_el0") & 0xf)
     }
 }
 

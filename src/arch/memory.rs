@@ -96,6 +96,7 @@ fn data_line_bytes() -> u64 {
 }
 
 /// Writes back and drops every cache line of `region` down to the point of coherency.
+#[inline(never)]
 pub fn clean_invalidate(region: Region<Pa>) {
     each_line(region, |at| {
         // SAFETY: clean and invalidate loses no data: it is a write-back. The addresses are mapped RAM.

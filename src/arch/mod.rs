@@ -10,6 +10,7 @@
     reason = "our own tables; an index out of range is a bug that stops the machine"
 )]
 
+pub mod access;
 pub mod boot;
 pub mod console;
 pub mod exit;

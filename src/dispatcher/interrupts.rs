@@ -59,8 +59,24 @@ pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 /// Makes the interrupt pending that a physical one stands behind.
 fn fired(intid: Option<IntId>, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
     let Some(intid) = intid else { return Disposition::End };
-    change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, intid, true));
+    if !renewed(intid, vcpu, vm, machine) {
+        change(vcpu, vm, machine, |vgic, vcpu| vgic.set_line(vcpu, intid, true));
+    }
     Disposition::LeaveActive
+}
+
+/// Takes the short way where the interrupt was ended in its list register and nothing else goes on: a timer that ticks.
+#[inline(always)]
+fn renewed(intid: IntId, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> bool {
+    if vcpu.lists.used != 1 || vcpu.lists.wants_maintenance() {
+        return false;
+    }
+    machine.save_first(&mut vcpu.lists);
+    let is_renewed = vm.vgic.lock().renew(vcpu.id, intid, &mut vcpu.lists);
+    if is_renewed {
+        machine.renew_first();
+    }
+    is_renewed
 }
 
 /// Takes everything about the vCPU's interrupts back into the model, where it stays until the vCPU starts again: what is

@@ -1,8 +1,9 @@
 //! Stage-2 aborts: which device an address belongs to, and what the guest gets where there is none.
 //!
-//! Not here: what a load or store does with the answer (`load_store`), and the devices.
+//! Not here: what a load or store does with the answer (`load_store`), the devices, and instructions that the syndrome
+//! does not describe (`instruction`).
 
-use crate::addr::Ipa;
+use crate::addr::{Ipa, PAGE_BYTES};
 use crate::ids::{IntId, VcpuSet};
 use crate::interpreter::device::Width;
 use crate::interpreter::inject::{DataFault, Exception};
@@ -14,7 +15,7 @@ use crate::vm::{Uart, Vm};
 
 use super::cause::{self, Abort, Fault};
 use super::traps::Grants;
-use super::{Next, interrupts};
+use super::{Next, instruction, interrupts};
 
 /// One access to a device: where in it, how wide, and the value if it is a write.
 #[derive(Clone, Copy)]
@@ -27,8 +28,9 @@ struct Request {
 /// Answers a data abort.
 #[inline(never)]
 pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
-    if may_be_watched(vcpu, machine)
-        && let Some(watched) = watched(abort, vcpu, machine)
+    let at_el0 = vcpu.frame.is_el0();
+    if has_watchpoints(vcpu, machine)
+        && let Some(watched) = watched(abort, at_el0, machine)
     {
         return Next::Inject(watchpoint::exception(&watched));
     }
@@ -37,11 +39,20 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
             machine.invalidate_guest_tlb();
             return Next::Resume;
         }
-        // Maintenance of what no memory and no device has: there is nothing to maintain.
+        // Maintenance of what no memory and no device has: there is no line to clean, and nothing on the bus that could
+        // fail.
         (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
-        (Fault::Translation(_), Some(ipa), Some(access)) => load_or_store(ipa, access, vcpu, vm, machine),
-        // There is no line to clean where there is no memory, and nothing on the bus that could fail.
-        (Fault::Translation(_), ..) if abort.cache_maintenance && !abort.stage1_walk => Some(()),
+        (Fault::Translation(_), Some(ipa), Some(access))
+            if is_whole(ipa, access.width, abort, vcpu, machine) =>
+        {
+            load_or_store(ipa, access, vcpu, vm, machine)
+        }
+        (Fault::Translation(_), Some(_), _) if !abort.stage1_walk => {
+            match instruction::interpret(abort, vcpu, vm, machine) {
+                Some(next) => return next,
+                None => None,
+            }
+        }
         _ => None,
     };
     match answered {
@@ -50,24 +61,35 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
     }
 }
 
-/// Tells whether the guest has watchpoints on: then they are looked at before a device is asked.
+/// Tells whether the guest may watch what it accesses.
 #[inline(always)]
-pub fn may_be_watched(vcpu: &Vcpu, machine: &impl Machine) -> bool {
+pub fn has_watchpoints(vcpu: &Vcpu, machine: &impl Machine) -> bool {
     vcpu.granted.has(Grants::DEBUG)
         && watchpoint::are_enabled(machine.mdscr_el1(), vcpu.frame.pstate, vcpu.frame.is_el0())
 }
 
 /// Returns the load or store if the guest watches it: what is emulated raises no watchpoint by itself.
 #[cold]
-fn watched(abort: &Abort, vcpu: &Vcpu, machine: &impl Machine) -> Option<watchpoint::Access> {
+fn watched(abort: &Abort, at_el0: bool, machine: &impl Machine) -> Option<watchpoint::Access> {
     if abort.stage1_walk || abort.cache_maintenance {
         return None;
     }
     // How much is accessed where the syndrome does not say is not known: a byte at least.
     let bytes = abort.access.map_or(1, |access| access.width.bytes());
-    let at_el0 = vcpu.frame.is_el0();
     let access = watchpoint::Access { address: abort.gva?, bytes, write: abort.write, at_el0 };
     machine.watchpoints().watch(&access).then_some(access)
+}
+
+/// Tells whether an access is all of what its instruction accesses, in one piece. In AArch32 it is taken for that.
+///
+/// A syndrome speaks of the first page that faults. So what is at the start of a page may be the rest of an access that
+/// is not aligned; but in Device memory that would have been an alignment fault.
+#[inline(always)]
+fn is_whole(ipa: Ipa, width: Width, abort: &Abort, vcpu: &Vcpu, machine: &mut impl Machine) -> bool {
+    if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
+        return vcpu.frame.is_aarch32() || instruction::is_device_memory(abort, machine);
+    }
+    ipa.is_aligned(width.bytes()) || vcpu.frame.is_aarch32()
 }
 
 /// Turns an instruction fetch that stage 2 refused into the external abort of a bus without memory there.
@@ -101,7 +123,7 @@ pub fn load_or_store(
 
 /// Finds the device at `ipa` and makes the access. The value means nothing for a write.
 #[inline(always)]
-fn device(
+pub(super) fn device(
     ipa: Ipa,
     width: Width,
     write: Option<u64>,

@@ -4,6 +4,7 @@
 //! what [`Next`] says.
 
 pub mod cause;
+mod instruction;
 pub mod interrupts;
 pub mod mmio;
 pub mod traps;
@@ -71,7 +72,7 @@ pub fn exit(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 fn by_device(syndrome: [u64; 3], vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Left {
     match DeviceAccess::decode(syndrome) {
         Some(DeviceAccess { ipa, access })
-            if !mmio::may_be_watched(vcpu, machine)
+            if !mmio::has_watchpoints(vcpu, machine)
                 && mmio::load_or_store(ipa, access, vcpu, vm, machine).is_some() =>
         {
             let [esr_el2, ..] = syndrome;

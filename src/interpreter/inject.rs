@@ -116,6 +116,8 @@ pub enum DataFault {
     Alignment,
     /// The memory does not support exclusive or atomic accesses.
     UnsupportedAtomic,
+    /// The guest's stage 1 does not allow it: the fault status as ESR_EL1.ISS.DFSC has it.
+    Stage1(u8),
 }
 
 /// Names an exception to EL1 and what its syndrome says.
@@ -282,12 +284,13 @@ const fn external_on_walk(level: i8) -> u64 {
     }
 }
 
-const fn data_fault_status(fault: DataFault) -> u64 {
+fn data_fault_status(fault: DataFault) -> u64 {
     match fault {
         DataFault::External => EXTERNAL,
         DataFault::ExternalOnWalk(level) => external_on_walk(level),
         DataFault::Alignment => 0b10_0001,
         DataFault::UnsupportedAtomic => 0b11_0101,
+        DataFault::Stage1(status) => u64::from(status) & 0x3f,
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a load or store that faulted at stage 2 does, once a device has answered for the memory.
 //!
-//! Not here: decoding the syndrome (`dispatcher::cause`) or, where it is not valid, the instruction; and the access.
-//! Follows Arm ARM DDI 0487K.a: C6.2 (LDR, LDRS*,
-//! STR) and SCTLR_EL1.{EE, E0E} (endianness of data accesses).
+//! Not here: decoding the syndrome (`dispatcher::cause`), the access, and instructions that no syndrome describes
+//! (`instructions`).
+//! Follows Arm ARM DDI 0487K.a: C6.2 (LDR, LDRS*, STR) and SCTLR_EL1.{EE, E0E} (endianness of data accesses).
 
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;

@@ -10,4 +10,5 @@ pub mod load_store;
 pub mod psci;
 pub mod smccc;
 pub mod sysreg;
+pub mod translation;
 pub mod watchpoint;

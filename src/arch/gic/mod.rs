@@ -173,7 +173,17 @@ impl Gic {
         each!(self, gic => gic.load(lists));
     }
 
-    /// Moves the list registers that the plan used back into it.
+    /// Reads the state in the first list register.
+    pub fn first_state(&self) -> State {
+        each!(self, gic => gic.first_state())
+    }
+
+    /// Sets the pending bit of the first list register.
+    pub fn renew_first(&self) {
+        each!(self, gic => gic.renew_first());
+    }
+
+    /// Moves the states of the list registers that the plan used back into it.
     pub fn save(&self, lists: &mut ListRegisters) {
         each!(self, gic => gic.save(lists));
     }

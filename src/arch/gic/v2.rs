@@ -7,7 +7,7 @@
 use core::cell::Cell;
 
 use trapeze::ids::IntId;
-use trapeze::interpreter::device::vgic::{self, ListRegisters};
+use trapeze::interpreter::device::vgic::{self, ListRegisters, State};
 
 use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, KICK, Loaded, SPECIAL, control};
 use crate::arch::memory;
@@ -161,10 +161,19 @@ impl V2 {
         self.loaded.set(Loaded { used: lists.used, control: hcr });
     }
 
+    pub(super) fn first_state(&self) -> State {
+        State::of_v2(self.blocks.hypervisor.read32(GICH_LR))
+    }
+
+    pub(super) fn renew_first(&self) {
+        let hypervisor = self.blocks.hypervisor;
+        hypervisor.write32(GICH_LR, hypervisor.read32(GICH_LR) | 1 << 28);
+    }
+
     pub(super) fn save(&self, lists: &mut ListRegisters) {
         let hypervisor = self.blocks.hypervisor;
         for (index, entry) in (0..u64::from(self.loaded.get().used)).zip(&mut lists.entries) {
-            *entry = vgic::decode_v2(hypervisor.read32(GICH_LR + 4 * index));
+            entry.state = State::of_v2(hypervisor.read32(GICH_LR + 4 * index));
         }
         if lists.not_present_maintenance {
             lists.eoi_count = (hypervisor.read32(GICH_HCR) >> EOI_COUNT_SHIFT) as u8;

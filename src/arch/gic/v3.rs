@@ -5,7 +5,7 @@
 use core::cell::Cell;
 
 use trapeze::ids::{Affinity, IntId};
-use trapeze::interpreter::device::vgic::{self, ListRegisters};
+use trapeze::interpreter::device::vgic::{self, ListRegisters, State};
 
 use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, KICK, Loaded, SPECIAL, control};
 use crate::arch::mmio::Mmio;
@@ -198,11 +198,13 @@ impl V3 {
 
     pub(super) fn load(&self, lists: &ListRegisters) {
         let loaded = self.loaded.get();
-        for (index, entry) in (0..lists.used).zip(&lists.entries) {
-            write_lr(index, vgic::encode_v3(entry));
+        if let Some(first) = lists.in_use().next() {
+            write_sysreg!("S3_4_C12_C12_0", vgic::encode_v3(first)); // ICH_LR0_EL2: mostly the only one
+        } else if loaded.used != 0 {
+            write_sysreg!("S3_4_C12_C12_0", 0);
         }
-        for index in lists.used..loaded.used {
-            write_lr(index, 0);
+        if lists.used.max(loaded.used) > 1 {
+            self.load_further(lists, loaded.used);
         }
         let hcr = control(lists);
         if hcr != loaded.control {
@@ -212,9 +214,33 @@ impl V3 {
         // No barrier: the ERET that follows is a context synchronization event.
     }
 
+    #[inline(never)]
+    fn load_further(&self, lists: &ListRegisters, loaded: u8) {
+        for (index, entry) in (0..lists.used).zip(&lists.entries).skip(1) {
+            write_lr(index, vgic::encode_v3(entry));
+        }
+        for index in lists.used.max(1)..loaded {
+            write_lr(index, 0);
+        }
+    }
+
+    pub(super) fn first_state(&self) -> State {
+        State::of_v3(read_sysreg!("S3_4_C12_C12_0"))
+    }
+
+    pub(super) fn renew_first(&self) {
+        write_sysreg!("S3_4_C12_C12_0", read_sysreg!("S3_4_C12_C12_0") | 1 << 62);
+    }
+
     pub(super) fn save(&self, lists: &mut ListRegisters) {
-        for (index, entry) in (0..self.loaded.get().used).zip(&mut lists.entries) {
-            *entry = vgic::decode_v3(read_lr(index));
+        let used = self.loaded.get().used;
+        if let [first, ..] = &mut lists.entries
+            && used != 0
+        {
+            first.state = State::of_v3(read_sysreg!("S3_4_C12_C12_0")); // ICH_LR0_EL2
+        }
+        for (index, entry) in (0..used).zip(&mut lists.entries).skip(1) {
+            entry.state = State::of_v3(read_lr(index));
         }
         if lists.not_present_maintenance {
             lists.eoi_count = (read_sysreg!("S3_4_C12_C11_0") >> EOI_COUNT_SHIFT) as u8 & 0x1f;

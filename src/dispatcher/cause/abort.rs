@@ -171,7 +171,9 @@ impl DeviceAccess {
         const TRANSLATION: u64 = 0x24 << 26 | 0b00_0100;
         let access = Access::decode(esr_el2).filter(|_| esr_el2 & KIND == TRANSLATION)?;
         let ipa = Ipa::new(HPFAR::FIPA.read(hpfar_el2) << PAGE_SHIFT | far_el2 & PAGE_OFFSET);
-        ipa.is_aligned(access.width.bytes()).then_some(Self { ipa, access })
+        // At the start of a page it may be the rest of an access that is not aligned.
+        let is_whole = ipa.get() & PAGE_OFFSET != 0 || access.width == Width::Byte;
+        (is_whole && ipa.is_aligned(access.width.bytes())).then_some(Self { ipa, access })
     }
 }
 

@@ -4,16 +4,21 @@
 //! Not here: the guest (`bench`).
 //! Follows Arm IHI 0069H, 12.4 and Arm IHI 0048B.b, 5.3 (list registers).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use super::bench::{KERNEL_VA, RAM};
+use crate::addr::{GuestVa, Pa};
 use crate::dispatcher::traps::Grants;
-use crate::ids::{IntId, PcpuId, Ticks};
+use crate::ids::{IntId, PcpuId, Ticks, VmId};
+use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{
     GicVersion, ListRegister, ListRegisters, State, decode_v2, decode_v3, encode_v2, encode_v3,
 };
 use crate::interpreter::inject::{El1, Entry, Features};
+use crate::interpreter::translation::{Attempt, Stages};
 use crate::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 use crate::machine::Machine;
+use instructions::Vectors;
 
 /// What the monitor asked of the CPU, but for its list registers and questions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +78,16 @@ pub struct Scripted {
     pub ended: Vec<IntId>,
     /// What the list registers hold.
     pub lists: Vec<ListRegister>,
+    /// The bytes of the guest's RAM that are not 0, where its stage 2 has them: at their IPA.
+    pub ram: BTreeMap<u64, u8>,
+    /// Virtual pages that stage 1 does not map as [`Scripted::translate`] says, with their PAR_EL1.
+    pub pages: BTreeMap<u64, u64>,
+    /// SP_EL0 and SP_EL1.
+    pub stack_pointers: [u64; 2],
+    /// V0 to V31.
+    pub vectors: Vectors,
+    /// How addresses were translated.
+    pub attempts: Vec<Attempt>,
     features: Features,
     version: GicVersion,
     count: u8,
@@ -101,6 +116,11 @@ impl Scripted {
             input: VecDeque::new(),
             ended: vec![],
             lists: vec![],
+            ram: BTreeMap::new(),
+            pages: BTreeMap::new(),
+            stack_pointers: [0; 2],
+            vectors: Vectors([0; 512]),
+            attempts: vec![],
             features: Features::default(),
             version,
             count,
@@ -209,6 +229,16 @@ impl Machine for Scripted {
         }
     }
 
+    fn save_first(&self, lists: &mut ListRegisters) {
+        lists.entries[0] = self.lists[0];
+    }
+
+    fn renew_first(&mut self) {
+        assert!(!self.lists[0].state.is_pending());
+        self.lists[0].state = State::new(true, self.lists[0].state.is_active());
+        self.check();
+    }
+
     fn load_lists(&mut self, lists: &ListRegisters) {
         assert!(lists.used <= self.count);
         self.lists = lists.in_use().map(|entry| self.through_hardware(entry)).collect();
@@ -278,4 +308,58 @@ impl Machine for Scripted {
     fn power_down(&mut self) {
         self.calls.push(Call::PowerDown);
     }
+
+    /// Stage 1 takes the bits of [`KERNEL_VA`] off, and says that what is not RAM is Device memory; stage 2 has RAM where it is.
+    fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
+        const DEVICE: u64 = 0x04 << 56;
+        const NORMAL: u64 = 0xff << 56;
+        const TRANSLATION_FAULT: u64 = 0xa01 | 0x07 << 1;
+        if stages == Stages::First {
+            self.attempts.push(attempt);
+        }
+        let page = address.get() & !0xfff;
+        let ipa = page & !KERNEL_VA;
+        let own = if is_ram(ipa) { ipa | NORMAL } else { ipa | DEVICE };
+        let first = self.pages.get(&page).copied().unwrap_or(own);
+        let is_mapped = first & 1 != 0 || is_ram(first & 0xffff_ffff_f000);
+        if stages == Stages::First || is_mapped { first } else { TRANSLATION_FAULT }
+    }
+
+    fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {
+        assert_eq!(owner, VmId(7));
+        assert!(at.is_aligned(width.bytes()));
+        if !is_ram(at.get()) {
+            return None;
+        }
+        let addresses = at.get()..at.get() + width.bytes();
+        if let Some(value) = write {
+            self.ram.extend(addresses.clone().zip(value.to_le_bytes()));
+        }
+        let byte = |address| u64::from(self.ram.get(&address).copied().unwrap_or(0));
+        Some(addresses.rev().fold(0, |value, address| value << 8 | byte(address)))
+    }
+
+    fn stack_pointer(&self, el1: bool) -> u64 {
+        self.stack_pointers[usize::from(el1)]
+    }
+
+    fn set_stack_pointer(&mut self, el1: bool, value: u64) {
+        self.stack_pointers[usize::from(el1)] = value;
+    }
+
+    fn vectors(&self) -> Vectors {
+        self.vectors.clone()
+    }
+
+    fn set_vectors(&mut self, vectors: &Vectors) {
+        self.vectors = vectors.clone();
+    }
+
+    fn zero_block_bytes(&self) -> u64 {
+        64
+    }
+}
+
+fn is_ram(address: u64) -> bool {
+    (RAM..RAM + 0x1000_0000).contains(&address)
 }

@@ -7,6 +7,7 @@ mod calls;
 mod classes;
 mod console;
 mod delivery;
+mod instruction;
 mod journal;
 mod machine;
 mod mmio;

@@ -281,6 +281,20 @@ impl Bank {
         returned != 0
     }
 
+    /// Makes the backed interrupt `bit` pending once more in the list register that it was ended in; `false` if it has none,
+    /// is not all that the bank wants to show, or is not shown any more. Nothing has changed then.
+    #[inline]
+    pub fn renew(&mut self, bit: u32, groups: Groups) -> bool {
+        let forwarded = self.forwarded(groups);
+        let others = (self.waiting() & forwarded | self.active | self.released | self.unheard(groups)) & !bit;
+        if self.resident != bit || forwarded & self.backed & bit == 0 || others != 0 || self.has_posted(bit) {
+            return false;
+        }
+        self.active &= !bit;
+        self.lent |= bit;
+        true
+    }
+
     /// Tells whether writes to `bit` wait for it to come back.
     #[inline]
     pub fn has_posted(&self, bit: u32) -> bool {

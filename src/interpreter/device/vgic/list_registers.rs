@@ -60,6 +60,30 @@ impl State {
         }
     }
 
+    /// Reads the state from the upper two bits of an `ICH_LR<n>_EL2` value.
+    #[inline]
+    #[must_use]
+    pub const fn of_v3(value: u64) -> Self {
+        Self::of_bits(value >> 62)
+    }
+
+    /// Reads the state from a GICH_LRn value.
+    #[inline]
+    #[must_use]
+    pub fn of_v2(value: u32) -> Self {
+        Self::of_bits(u64::from(value >> 28))
+    }
+
+    #[inline]
+    const fn of_bits(bits: u64) -> Self {
+        match bits & 0b11 {
+            0 => Self::Invalid,
+            1 => Self::Pending,
+            2 => Self::Active,
+            _ => Self::PendingActive,
+        }
+    }
+
     /// Tells whether the pending bit is set.
     #[must_use]
     pub const fn is_pending(self) -> bool {
@@ -177,6 +201,12 @@ impl ListRegisters {
     /// Returns the entries in use.
     pub fn in_use(&self) -> impl Iterator<Item = &ListRegister> {
         self.entries.iter().take(usize::from(self.used))
+    }
+
+    /// Tells whether a maintenance interrupt is asked for.
+    #[must_use]
+    pub fn wants_maintenance(&self) -> bool {
+        self.no_pending_maintenance | self.not_present_maintenance | self.group_enable_maintenance
     }
 
     /// Returns how many entries can be used.

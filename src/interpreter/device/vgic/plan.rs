@@ -11,7 +11,7 @@
 //! outside; with EOImode 1 ends come in any order, so DIR is to be trapped (`trap_deactivation`).
 
 use super::bank::{Bank, Groups, bits_of};
-use super::list_registers::{ListRegister, ListRegisters};
+use super::list_registers::{ListRegister, ListRegisters, State};
 use super::{FIRST_SPI, GicVersion, MAX_SPI_BANKS, PerVcpu, Place, Vgic, set_word, word};
 use crate::ids::{IntId, VcpuId};
 
@@ -79,6 +79,26 @@ impl Vgic {
             }
             out.push(entry);
         }
+    }
+
+    /// Does what `fold`, `set_line(.., true)` and `plan` would do where a private interrupt that hardware backs has fired and
+    /// is the only one that `cpu` has to do with: it was ended in its list register and is to be pending there again, with
+    /// nothing else changed. `false`: it is not so, nothing was done, and those three are to be called.
+    #[inline]
+    pub fn renew(&mut self, cpu: VcpuId, intid: IntId, lists: &mut ListRegisters) -> bool {
+        let (Some(vcpu), Some(place)) = (self.vcpus.get_mut(cpu.index()), Place::of(intid)) else {
+            return false;
+        };
+        let [entry, ..] = &mut lists.entries;
+        let is_its_own = lists.used == 1 && entry.virtual_id == intid && entry.state == State::Invalid;
+        let is_alone = place.bank == 0 && vcpu.residents == 1 && self.busy == 0 && !self.spi_released;
+        let is_same = entry.priority == vcpu.private.priority_of(place.lane)
+            && entry.group1 == (vcpu.private.group & place.bit != 0);
+        if is_its_own && is_alone && is_same && vcpu.private.renew(place.bit, self.groups) {
+            entry.state = State::Pending;
+            return true;
+        }
+        false
     }
 
     /// Plans SPIs, more than one interrupt, and what else is not every day's business.
