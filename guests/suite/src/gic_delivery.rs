@@ -231,8 +231,17 @@ fn a_thousand_back_to_back() -> Outcome {
     Ok(())
 }
 
+/// Lists the registers whose setting outlives a test: priorities, targets and configurations.
+fn settings(gic: Gic) -> impl Iterator<Item = u64> {
+    let intids = u64::from(gic.intids());
+    let arrays = (0x400..0x400 + intids).chain(0x800..0x800 + intids).chain(0xc00..0xc00 + intids / 4);
+    arrays.step_by(4).map(|offset| GICD + offset).chain([gic.bank(0) + 0xc04])
+}
+
 fn random_writes_are_forgotten_by_a_reset() -> Outcome {
     let gic = Gic::detect();
+    let mut before = [0; 1024];
+    settings(gic).zip(&mut before).for_each(|(register, value)| *value = mmio::read32(register));
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = || {
         state ^= state << 13;
@@ -251,6 +260,7 @@ fn random_writes_are_forgotten_by_a_reset() -> Outcome {
         let bank = gic.bank(word as u32 * 32) + word * 4;
         [0x180, 0x280, 0x380].into_iter().for_each(|array| mmio::write32(bank + array, u32::MAX));
     }
+    settings(gic).zip(before).for_each(|(register, value)| mmio::write32(register, value));
     gic.init_distributor();
     gic.init_cpu();
     check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
