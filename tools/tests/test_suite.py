@@ -1,4 +1,4 @@
-"""Facts about tools/suite: which KTAP logs it believes, what it says of the others, and how a VM is held against bare."""
+"""Facts about tools/suite: which KTAP logs it believes, what it says of the others, how a VM is held against bare."""
 
 import tempfile
 import textwrap
@@ -120,13 +120,15 @@ class Bad(unittest.TestCase):
         self.assert_error("", "no line says")
 
     def test_missing_results(self):
-        self.assert_error("KTAP version 1\n1..3\nok 1 first\nok 2 second\n", "1 of 3 tests have no result; the last was 'second'")
+        self.assert_error("KTAP version 1\n1..3\nok 1 first\nok 2 second\n",
+                          "1 of 3 tests have no result; the last was 'second'")
 
     def test_missing_results_of_subtests(self):
         self.assert_error("KTAP version 1\n1..1\n  KTAP version 1\n  1..2\n  ok 1 inner\nok 1 outer\n", "1 of 2 tests")
 
     def test_a_log_that_ends_within_subtests(self):
-        self.assert_error("KTAP version 1\n1..1\n  KTAP version 1\n  1..1\n  ok 1 inner\n", "1 of 1 tests have no result")
+        self.assert_error("KTAP version 1\n1..1\n  KTAP version 1\n  1..1\n  ok 1 inner\n",
+                          "1 of 1 tests have no result")
 
     def test_no_plan(self):
         self.assert_error("KTAP version 1\nok 1 first\n", "without a plan")

@@ -39,11 +39,11 @@ pub fn start(cpu: usize, function: Function, argument: u64) -> i64 {
     psci::psci(function::CPU_ON_64, cpu as u64, entry(), cpu as u64)
 }
 
-/// Waits up to five seconds until the CPU that [`start`] started has done its work and is off.
+/// Waits up to 15 seconds until the CPU that [`start`] started has done its work and is off.
 ///
 /// AFFINITY_INFO alone will not do: it may say OFF until the CPU has begun.
 pub fn wait_off(cpu: usize) -> bool {
-    timer::within_ms(5000, || Cpu::of(cpu).has_finished.load(SeqCst) != 0 && psci::is_off(cpu as u64))
+    timer::within_ms(15_000, || Cpu::of(cpu).has_finished.load(SeqCst) != 0 && psci::is_off(cpu as u64))
 }
 
 /// Counts the CPUs of the machine, the boot CPU included. The others are to be off or on at affinities 1 to 7.

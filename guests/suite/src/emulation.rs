@@ -1,7 +1,7 @@
 //! Accesses to devices that a hypervisor emulates: every kind of load and store that a bare device answers as well.
 //!
-//! Registers to play with are the baud rate divisors of the PL011, IBRD and FBRD, four bytes apart, and four priorities of
-//! the GIC that are accessible by bytes.
+//! Registers to play with are the baud rate divisors of the PL011, IBRD and FBRD, four bytes apart, and four priorities
+//! of the GIC that are accessible by bytes.
 //! Follows Arm ARM DDI 0487K.a, C3.2 (loads and stores) and B2.7 (Device memory).
 
 use crate::harness::{Outcome, Test, check, check_eq, fragment, skip_if, tests};

@@ -1,14 +1,14 @@
-//! The interrupt controller where GICv2 and GICv3 are alike. Most tests poll the CPU interface, all masked.
+//! The interrupt controller of one CPU where GICv2 and GICv3 are alike. Most tests poll the CPU interface, all masked.
 //!
 //! Follows Arm IHI 0048B.b (GICv2) and Arm IHI 0069H (GICv3), chapters on interrupt handling and prioritization.
 
-use crate::harness::{Outcome, Test, check, check_eq, skip_if, tests};
+use crate::harness::{Outcome, Test, check, check_eq, tests};
 use crate::interrupts;
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::{AtomicU32, AtomicUsize};
 use trapeze_kit::exception::{self, Frame};
 use trapeze_kit::gic::{GICD, Gic, PRIORITY, SPURIOUS};
-use trapeze_kit::{cpu, ins, mmio, smp, timer};
+use trapeze_kit::{ins, mmio, timer};
 
 pub const TESTS: &[Test] = tests![
     nothing_pending_is_1023,
@@ -35,24 +35,15 @@ pub const TESTS: &[Test] = tests![
     configuration_reads_back,
     distributor_off_holds_interrupts,
     cpu_interface_off_holds_interrupts,
-    all_spis_at_once,
-    spi_is_routed,
-    spi_route_changes_while_pending,
-    sgi_to_others,
-    sgi_to_all_but_self,
-    sgi_while_target_is_masked,
-    byte_and_word_accesses,
-    absent_intids_are_raz_wi,
-    set_pending_of_another_cpus_spi,
 ];
 
 /// SPIs that no device of the board has, up to three behind C.
-const A: u32 = 42;
-const B: u32 = 43;
-const C: u32 = 44;
+pub const A: u32 = 42;
+pub const B: u32 = 43;
+pub const C: u32 = 44;
 
 /// Opens an edge-triggered SPI to CPU 0.
-fn spi(gic: Gic, intid: u32, priority: u8) {
+pub fn spi(gic: Gic, intid: u32, priority: u8) {
     gic.set_edge(intid, true);
     gic.route(intid, 0);
     gic.set_priority(intid, priority);
@@ -60,7 +51,7 @@ fn spi(gic: Gic, intid: u32, priority: u8) {
 }
 
 /// Waits until `intid` is what would be acknowledged next.
-fn comes(gic: Gic, intid: u32) -> bool {
+pub fn comes(gic: Gic, intid: u32) -> bool {
     timer::within_ms(2000, || gic.highest_pending() & 0x3ff == intid)
 }
 
@@ -74,6 +65,8 @@ macro_rules! take {
     }};
 }
 
+pub(crate) use take;
+
 fn nothing_pending_is_1023() -> Outcome {
     let gic = Gic::detect();
     check_eq!(gic.highest_pending() & 0x3ff, SPURIOUS);
@@ -84,7 +77,7 @@ fn nothing_pending_is_1023() -> Outcome {
     Ok(())
 }
 
-fn sgi_to_self() -> Outcome {
+pub fn sgi_to_self() -> Outcome {
     let gic = Gic::detect();
     for intid in 0..16 {
         gic.enable(intid);
@@ -112,7 +105,7 @@ fn ppi_made_pending() -> Outcome {
     Ok(())
 }
 
-fn spi_life_of_an_interrupt() -> Outcome {
+pub fn spi_life_of_an_interrupt() -> Outcome {
     let gic = Gic::detect();
     spi(gic, A, PRIORITY);
     check!(!gic.is_pending(A) && !gic.is_active(A));
@@ -482,184 +475,5 @@ fn cpu_interface_off_holds_interrupts() -> Outcome {
     set(1);
     check!(interrupts::open_for_one());
     check_eq!(interrupts::acknowledged(0), A);
-    Ok(())
-}
-
-fn all_spis_at_once() -> Outcome {
-    let gic = Gic::detect();
-    let last = gic.intids().min(288);
-    // From the first that no device of the board has; 15 levels of priority, mixed.
-    let priority_of = |intid: u32| (intid.wrapping_mul(7) % 15) as u8 * 16;
-    for intid in A..last {
-        spi(gic, intid, priority_of(intid));
-        gic.set_pending(intid);
-    }
-    let (mut taken, mut priority) = (0, 0);
-    loop {
-        let iar = gic.acknowledge();
-        if iar & 0x3ff == SPURIOUS {
-            break;
-        }
-        check!((A..last).contains(&iar), "{iar}");
-        check!(
-            priority_of(iar) >= priority,
-            "{iar} of priority {:#x} behind {priority:#x}",
-            priority_of(iar)
-        );
-        priority = priority_of(iar);
-        taken += 1;
-        gic.end(iar);
-        // What had no room in the CPU interface may take a moment to get there.
-        timer::within_ms(20, || gic.highest_pending() & 0x3ff != SPURIOUS || taken == last - A);
-    }
-    check_eq!(taken, last - A);
-    Ok(())
-}
-
-static GOT: [AtomicU32; cpu::MAX_CPUS] = [const { AtomicU32::new(0) }; cpu::MAX_CPUS];
-static READY: AtomicUsize = AtomicUsize::new(0);
-
-/// Waits for one interrupt on this CPU, for a second, and notes it (plus one).
-fn get_one(enabled: u64) {
-    let gic = Gic::detect();
-    gic.init_cpu();
-    (0..16).filter(|intid| enabled >> intid & 1 != 0).for_each(|intid| gic.enable(intid));
-    READY.fetch_add(1, SeqCst);
-    timer::within_ms(1000, || {
-        let iar = gic.acknowledge();
-        let is_one = iar & 0x3ff != SPURIOUS;
-        if is_one {
-            gic.end(iar);
-            GOT[cpu::slot()].store(iar + 1, SeqCst);
-        }
-        is_one
-    });
-}
-
-/// Has the others wait for an interrupt each; returns how many there are.
-fn others_get_one(enabled: u64) -> Result<usize, crate::harness::End> {
-    let others = smp::present() - 1;
-    skip_if!(others == 0, "one CPU");
-    GOT.iter().for_each(|word| word.store(0, SeqCst));
-    READY.store(0, SeqCst);
-    for cpu in 1..=others {
-        check_eq!(smp::start(cpu, get_one, enabled), 0);
-    }
-    check!(timer::within_ms(5000, || READY.load(SeqCst) == others));
-    Ok(others)
-}
-
-fn got(cpu: usize) -> u32 {
-    smp::wait_off(cpu);
-    GOT[cpu].load(SeqCst)
-}
-
-fn spi_is_routed() -> Outcome {
-    let gic = Gic::detect();
-    let others = others_get_one(0)?;
-    for cpu in 1..=others {
-        let intid = A + cpu as u32;
-        spi(gic, intid, PRIORITY);
-        gic.route(intid, cpu as u32);
-        gic.set_pending(intid);
-    }
-    for cpu in 1..=others {
-        check_eq!(got(cpu), A + cpu as u32 + 1, "CPU {cpu}");
-    }
-    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
-    Ok(())
-}
-
-fn spi_route_changes_while_pending() -> Outcome {
-    let gic = Gic::detect();
-    others_get_one(0)?;
-    spi(gic, A, PRIORITY);
-    gic.set_pending(A);
-    check!(comes(gic, A));
-    gic.route(A, 1);
-    check_eq!(got(1), A + 1);
-    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
-    Ok(())
-}
-
-fn sgi_to_others() -> Outcome {
-    let gic = Gic::detect();
-    let others = others_get_one(0xffff)?;
-    for cpu in 1..=others {
-        gic.send_sgi(cpu as u32, 1 << cpu);
-        check_eq!(got(cpu), cpu as u32 + 1, "from CPU 0");
-    }
-    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
-    Ok(())
-}
-
-fn sgi_to_all_but_self() -> Outcome {
-    let gic = Gic::detect();
-    gic.enable(7);
-    let others = others_get_one(1 << 7)?;
-    gic.send_sgi_to_others(7);
-    for cpu in 1..=others {
-        check_eq!(got(cpu), 7 + 1, "CPU {cpu}");
-    }
-    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS, "not the sender");
-    Ok(())
-}
-
-fn sgi_while_target_is_masked() -> Outcome {
-    let gic = Gic::detect();
-    gic.set_priority_mask(0);
-    gic.enable(4);
-    gic.send_sgi(4, 1);
-    check!(gic.is_pending(4));
-    check_eq!(gic.acknowledge() & 0x3ff, SPURIOUS);
-    gic.set_priority_mask(0xff);
-    let iar = take!(gic, 4);
-    gic.end(iar);
-    Ok(())
-}
-
-fn byte_and_word_accesses() -> Outcome {
-    let gic = Gic::detect();
-    let register = GICD + 0x400 + u64::from(C);
-    mmio::write32(register, 0x4030_2010);
-    for (offset, byte) in (0..4).zip([0x10_u8, 0x20, 0x30, 0x40]) {
-        check_eq!(mmio::read8(register + offset), byte);
-    }
-    mmio::write8(register + 2, 0x70);
-    check_eq!(mmio::read32(register), 0x4070_2010);
-    check_eq!(gic.priority(C + 3), 0x40);
-    Ok(())
-}
-
-fn absent_intids_are_raz_wi() -> Outcome {
-    let gic = Gic::detect();
-    let intids = gic.intids();
-    check!(intids >= 64, "GICD_TYPER says {intids}");
-    skip_if!(intids >= 1020, "the distributor has every INTID");
-    let register = u64::from(intids / 32 * 4);
-    for array in [0x100, 0x200, 0x300] {
-        mmio::write32(GICD + array + register, u32::MAX);
-        check_eq!(mmio::read32(GICD + array + register), 0, "{array:#x}");
-    }
-    let priority = GICD + 0x400 + u64::from(intids);
-    mmio::write32(priority, u32::MAX);
-    check_eq!(mmio::read32(priority), 0);
-    Ok(())
-}
-
-/// Makes SPI `intid`, which is CPU 0's, pending from here.
-fn pend(intid: u64) {
-    Gic::detect().set_pending(intid as u32);
-}
-
-fn set_pending_of_another_cpus_spi() -> Outcome {
-    skip_if!(smp::present() < 2, "one CPU");
-    let gic = Gic::detect();
-    spi(gic, A, PRIORITY);
-    check_eq!(smp::start(1, pend, u64::from(A)), 0);
-    check!(smp::wait_off(1));
-    let iar = take!(gic, A);
-    check!(gic.is_active(A));
-    gic.end(iar);
     Ok(())
 }

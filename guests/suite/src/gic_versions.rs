@@ -111,7 +111,7 @@ fn take_some(_: u64) {
     let gic = Gic::detect();
     gic.init_cpu();
     READY.fetch_add(1, SeqCst);
-    timer::within_ms(300, || {
+    timer::within_ms(1000, || {
         let iar = gic.acknowledge();
         if iar & 0x3ff != SPURIOUS {
             TAKERS.fetch_add(1, SeqCst);

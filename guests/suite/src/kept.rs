@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = tests![
     undefined_instruction,
     system_registers_across_exits,
     fp_access_traps_when_told,
+    pstate_across_exits,
+    pointer_authentication_keys_across_exits,
 ];
 
 /// What is loaded and stored.
@@ -299,5 +301,51 @@ fn fp_access_traps_when_told() -> Outcome {
     msr!("CPACR_EL1", 3 << 20);
     let exception = seen.err();
     check_eq!(exception.map(|exception| exception.class()), Some(7));
+    Ok(())
+}
+
+/// Sets a bit of PSTATE, leaves the guest in three ways, and checks that the bit is still there.
+macro_rules! keeps_pstate {
+    ($name:literal, $register:literal, $bit:expr) => {{
+        let before = mrs!($register);
+        for value in [$bit, 0] {
+            msr!($register, value);
+            trapeze_kit::psci::psci(0x8400_0000, 0, 0, 0);
+            trapeze_kit::mmio::read32(GICD + 4);
+            mrs!("ID_AA64PFR0_EL1");
+            let seen = mrs!($register) & $bit;
+            check_eq!(seen, value, $name);
+        }
+        msr!($register, before);
+    }};
+}
+
+fn pstate_across_exits() -> Outcome {
+    if mrs!("ID_AA64MMFR1_EL1") >> 20 & 0xf != 0 {
+        keeps_pstate!("PAN", "S3_0_C4_C2_3", 1 << 22);
+    }
+    if mrs!("ID_AA64MMFR2_EL1") >> 4 & 0xf != 0 {
+        keeps_pstate!("UAO", "S3_0_C4_C2_4", 1 << 23);
+    }
+    if mrs!("ID_AA64PFR0_EL1") >> 48 & 0xf != 0 {
+        keeps_pstate!("DIT", "S3_3_C4_C2_5", 1 << 24);
+    }
+    if mrs!("ID_AA64PFR1_EL1") >> 4 & 0xf >= 2 {
+        keeps_pstate!("SSBS", "S3_3_C4_C2_6", 1 << 12);
+    }
+    keeps_pstate!("NZCV", "NZCV", 0xf << 28);
+    keeps_pstate!("DAIF", "DAIF", 0xf << 6);
+    trapeze_kit::ins!("msr DAIFSet, #0xf");
+    Ok(())
+}
+
+fn pointer_authentication_keys_across_exits() -> Outcome {
+    skip_if!(mrs!("ID_AA64ISAR1_EL1") >> 4 & 0xff == 0, "ID_AA64ISAR1_EL1: no pointer authentication");
+    keeps_register!(
+        "S3_0_C2_C1_0" = 0x1111_2222_3333_4444,
+        "S3_0_C2_C1_1" = 0x2111_2222_3333_4444,
+        "S3_0_C2_C2_2" = 0x3111_2222_3333_4444,
+        "S3_0_C2_C3_1" = 0x4111_2222_3333_4444,
+    );
     Ok(())
 }

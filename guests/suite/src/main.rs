@@ -18,6 +18,7 @@ mod debug;
 mod emulation;
 mod exceptions;
 mod gic;
+mod gic_delivery;
 mod gic_versions;
 mod isolation;
 mod kept;
@@ -38,6 +39,7 @@ const GROUPS: &[Group] = &[
     ("mmu", mmu::TESTS),
     ("timers", timers::TESTS),
     ("gic", gic::TESTS),
+    ("gic", gic_delivery::TESTS),
     ("gic", gic_versions::TESTS),
     ("psci", psci::TESTS),
     ("smp", smp::TESTS),

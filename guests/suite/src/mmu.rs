@@ -2,7 +2,9 @@
 //!
 //! Follows Arm ARM DDI 0487K.a, D8.
 
-use crate::harness::{End, Outcome, Test, check, check_eq, fragment, skip_if, tests};
+use crate::harness::{
+    End, Outcome, Test, check, check_eq, device_tree, device_tree_address, fragment, skip_if, tests,
+};
 use core::arch::asm;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -23,6 +25,9 @@ pub const TESTS: &[Test] = tests![
     ttbr1_maps_high_addresses,
     tlb_maintenance_reaches_other_cpus,
     other_cpus_run_with_the_same_map,
+    walk_through_nothing_is_an_external_abort,
+    walk_through_nothing_names_its_level,
+    every_part_of_ram_is_its_own,
 ];
 
 /// Where tests map pages: no block of the kit's map is near.
@@ -283,5 +288,57 @@ fn other_cpus_run_with_the_same_map() -> Outcome {
         check!(smp::wait_off(cpu));
     }
     check_eq!(MAPPED.load(SeqCst), others as u64 * (1 << 32 | 5));
+    Ok(())
+}
+
+/// Reads and fetches through a level 2 entry that says its table is behind RAM; returns both exceptions.
+fn walk_through_nothing() -> [Option<Exception>; 2] {
+    let map = mmu::enable(Granule::K4);
+    let end = device_tree().and_then(|tree| tree.memory()).map_or(0, |(start, bytes)| start + bytes);
+    map.entry(AT, 2).store(end | 3, SeqCst);
+    mmu::flush();
+    let seen = [read(AT + 0x1000).err(), call(AT + 0x1000).err()];
+    map.entry(AT, 2).store(0, SeqCst);
+    mmu::flush();
+    seen
+}
+
+fn walk_through_nothing_is_an_external_abort() -> Outcome {
+    for (seen, class) in walk_through_nothing().into_iter().zip([0x25, 0x21]) {
+        check_eq!(seen.map(|exception| exception.class()), Some(class), "{seen:x?}");
+        check_eq!(seen.map(|exception| exception.far), Some(AT + 0x1000), "{seen:x?}");
+        let status = seen.map_or(0, |exception| exception.iss() & 0x3f);
+        check!(status == 0x10 || status & 0x3c == 0x14, "no external abort: {seen:x?}");
+    }
+    Ok(())
+}
+
+fn walk_through_nothing_names_its_level() -> Outcome {
+    for seen in walk_through_nothing() {
+        check_eq!(
+            seen.map(|exception| exception.iss() & 0x3f),
+            Some(0x17),
+            "on the walk, level 3: {seen:x?}"
+        );
+    }
+    Ok(())
+}
+
+fn every_part_of_ram_is_its_own() -> Outcome {
+    const STEP: u64 = 0x1_0000;
+    const MOST: u64 = 16 << 20;
+    let (start, bytes) = device_tree().and_then(|tree| tree.memory()).unwrap_or((0, 0));
+    let (first, end) = (start + bytes.saturating_sub(MOST), start + bytes);
+    skip_if!(
+        bytes < 2 * MOST || (first..end).contains(&device_tree_address()),
+        "little RAM: the tree is in the way"
+    );
+    let places = || (first..end).step_by(STEP as usize).map(|at| at + at / STEP % 0x1fff * 8);
+    places().for_each(|at| mmio::write64(at, at ^ 0x5a5a_0000_0000));
+    for at in places() {
+        check_eq!(mmio::read64(at), at ^ 0x5a5a_0000_0000, "{at:#x}");
+    }
+    mmio::write64(end - 8, 0x1234);
+    check_eq!(mmio::read64(end - 8), 0x1234, "the last word");
     Ok(())
 }

@@ -22,6 +22,7 @@ pub const TESTS: &[Test] = tests![
     wfe_returns_by_the_event_stream,
     wfi_and_wfe_trap_from_el0_when_told,
     all_cpus_sleep_and_wake,
+    wfit_returns_at_its_time,
 ];
 
 /// Sleeps, masked, until the timer's condition is met.
@@ -217,5 +218,19 @@ fn all_cpus_sleep_and_wake() -> Outcome {
         check!(smp::wait_off(cpu), "CPU {cpu} sleeps on");
     }
     check_eq!(WOKEN.load(SeqCst), 10 * cpus as u64);
+    Ok(())
+}
+
+fn wfit_returns_at_its_time() -> Outcome {
+    skip_if!(mrs!("ID_AA64ISAR2_EL1") & 0xf < 2, "ID_AA64ISAR2_EL1: no WFIT");
+    for _ in 0..5 {
+        let deadline = Timer::Virtual.count() + timer::frequency() / 500;
+        while Timer::Virtual.count() < deadline {
+            // SAFETY: WFIT X0: sleeps until the virtual counter is there, or less.
+            unsafe { core::arch::asm!("msr S0_3_C1_C0_1, {0}", in(reg) deadline) };
+        }
+        let late = Timer::Virtual.count() - deadline;
+        check!(late < timer::frequency() * 3, "{late} ticks late");
+    }
     Ok(())
 }
