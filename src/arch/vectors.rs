@@ -25,17 +25,12 @@ const _: () =
 
 global_asm!(
     r#"
-    .macro guest_exit name
+    .macro guest_exit name, handler     // 27 instructions of the 32 that a vector has room for
     .balign 128
     .global \name
 \name:
     stp     x0, x1, [sp]                // sp: the vCPU's Frame; all else is still the guest's
     stp     x2, x3, [sp, #16]
-    b       leave_\name
-    .endm
-
-    .macro leave name, handler
-leave_\name:
     stp     x4, x5, [sp, #32]
     stp     x6, x7, [sp, #48]
     stp     x8, x9, [sp, #64]
@@ -57,8 +52,8 @@ leave_\name:
     ldr     x1, [x0, #{stack_top}]
     mov     sp, x1
     mov     x29, xzr                    // a backtrace ends here
-    bl      \handler                    // x0: &mut Pcpu; returns the Frame to run
-    b       enter_guest
+    adr     x30, enter_guest
+    b       \handler                    // x0: &mut Pcpu; returns the Frame to run
     .endm
 
     .macro fatal kind
@@ -89,23 +84,14 @@ vectors:
     fatal   5
     fatal   6
     fatal   7
-    guest_exit vector_lower_sync        // a guest in AArch64
-    guest_exit vector_lower_irq
-    guest_exit vector_lower_fiq
-    guest_exit vector_lower_serror
-    guest_exit vector_lower32_sync      // a guest's EL0 in AArch32
-    guest_exit vector_lower32_irq
-    guest_exit vector_lower32_fiq
-    guest_exit vector_lower32_serror
-
-leave_vector_lower32_sync:
-    leave   vector_lower_sync, exit_sync
-leave_vector_lower32_irq:
-leave_vector_lower32_fiq:
-leave_vector_lower_fiq:
-    leave   vector_lower_irq, exit_irq
-leave_vector_lower32_serror:
-    leave   vector_lower_serror, exit_serror
+    guest_exit vector_lower_sync, exit_sync // a guest in AArch64
+    guest_exit vector_lower_irq, exit_irq
+    guest_exit vector_lower_fiq, exit_irq
+    guest_exit vector_lower_serror, exit_serror
+    guest_exit vector_lower32_sync, exit_sync // a guest's EL0 in AArch32
+    guest_exit vector_lower32_irq, exit_irq
+    guest_exit vector_lower32_fiq, exit_irq
+    guest_exit vector_lower32_serror, exit_serror
 
     // x0: the Frame to run. Nothing of EL2's survives.
     .global enter_guest
