@@ -23,6 +23,9 @@ TARGET := aarch64-unknown-none-softfloat
 ELF := target/$(TARGET)/release/trapeze
 GUEST_ELFS := target/guests/$(TARGET)/release
 BUILT_IN := target/hello.itb
+# What tests run.
+IMAGES := target/trapeze.img target/hello.img target/initramfs.cpio target/suite.img target/audit.img target/oracle.img \
+    target/bench.img target/count.so
 
 .PHONY: help setup setup-run build guests hello run debug gdb suite suite-matrix audit test test-long check bench doc clean \
 	distclean FORCE
@@ -80,11 +83,11 @@ suite-matrix: setup-run target/trapeze.img target/suite.img ## The same on four 
 audit: setup-run target/trapeze.img target/audit.img ## Every system instruction, bare and in a VM; writes target/audit/report.html
 	tools/audit
 
-test: setup target/trapeze.img target/suite.img target/audit.img target/oracle.img guests target/bench.img target/count.so ## Run the tests; ends in a summary
-	tools/test --quick
-
-test-long: setup target/trapeze.img target/suite.img target/audit.img target/oracle.img guests target/bench.img target/count.so ## All of them: also gdb, QEMU and Miri
+test: setup $(IMAGES) ## Run the tests; ends in a summary
 	tools/test
+
+test-long: setup $(IMAGES) ## The same and the long forms: 100 million random words, 100,000 loads and stores, every machine
+	tools/test --long
 
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
 	tools/test --check
