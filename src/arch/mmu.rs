@@ -143,6 +143,11 @@ impl El2Map {
     /// Maps the pages around `region`, those that are mapped already left as they are.
     pub fn add_missing(&mut self, region: Region<Pa>, access: El2Access) -> Result<(), MapError> {
         let mut page = region.start.align_down(PAGE_BYTES);
+        let end = region.last().align_down(PAGE_BYTES).get() + PAGE_BYTES;
+        match self.add(span(page.get(), end), access) {
+            Err(MapError::AlreadyMapped(_)) => {} // some of it: nothing was done
+            done => return done,
+        }
         while page <= region.last() {
             if self.map.access(&self.tables, page).is_none() {
                 self.add(span(page.get(), page.get() + PAGE_BYTES), access)?;
