@@ -20,6 +20,9 @@ pub trait Machine {
     /// Reads what decides how the guest takes an exception to EL1 from `pc` with `pstate`.
     fn el1(&self, pc: u64, pstate: u64) -> El1;
 
+    /// Reads CPACR_EL1.
+    fn cpacr_el1(&self) -> u64;
+
     /// Reads SCTLR_EL1.
     fn sctlr_el1(&self) -> u64;
 
@@ -38,8 +41,8 @@ pub trait Machine {
     /// Reads back in which state the first list register was left.
     fn save_first(&self, lists: &mut ListRegisters);
 
-    /// Makes what is in the first list register, which is not pending, pending.
-    fn renew_first(&mut self);
+    /// Writes the first list register.
+    fn load_first(&mut self, lists: &ListRegisters);
 
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);

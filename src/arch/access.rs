@@ -1,6 +1,6 @@
 //! What a guest's instruction accesses, reached from EL2: its virtual addresses, its RAM, its SIMD&FP registers.
 //!
-//! Not here: which of them, and what for (`interpreter::load_store`).
+//! Not here: which of them, and what for (the package `instructions`).
 //! Follows Arm ARM DDI 0487K.a, C5.4 (AT instructions) and PAR_EL1.
 
 use core::arch::asm;

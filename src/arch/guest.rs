@@ -13,7 +13,7 @@ use trapeze::dispatcher::traps::{self, Features, Grants};
 use trapeze::ids::Affinity;
 use trapeze::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 
-use super::monitor::{Controls, DebugResources};
+use super::monitor::Controls;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
 
 /// SCTLR_EL1 bits that are RES1 where their feature is missing: LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS.
@@ -34,7 +34,7 @@ pub fn take_control(controls: &Controls, affinity: Affinity, vttbr_el2: u64, cou
     VTTBR_EL2.set(vttbr_el2);
     isb();
     HCR_EL2.set(controls.hcr_el2);
-    MDCR_EL2.set(controls.mdcr_el2(Grants::NONE));
+    grant(controls.traps, Grants::NONE);
     CPTR_EL2.set(controls.cptr_el2);
     CNTHCTL_EL2.set(controls.cnthctl_el2);
     write_sysreg!("hstr_el2", controls.hstr_el2);
@@ -113,8 +113,35 @@ pub fn invalidate_tlb_of(vttbr_el2: u64) {
     isb();
 }
 
+/// How many debug registers of each kind this CPU has (ID_AA64DFR0_EL1.BRPs and WRPs, plus 1). CPUs of one machine may
+/// differ, and to name one that is not there may be UNDEFINED.
+struct DebugResources {
+    breakpoints: u8,
+    watchpoints: u8,
+}
+
+impl DebugResources {
+    fn of_this_cpu() -> Self {
+        let dfr0 = read_sysreg!("id_aa64dfr0_el1");
+        Self { breakpoints: (dfr0 >> 12 & 0xf) as u8 + 1, watchpoints: (dfr0 >> 20 & 0xf) as u8 + 1 }
+    }
+}
+
+/// Returns the number of event counters of this CPU: at EL2, PMCR_EL0.N is all there are.
+fn event_counters() -> u8 {
+    (read_sysreg!("pmcr_el0") >> 11 & 0x1f) as u8
+}
+
+/// Lifts the traps of what the vCPU was given, and sets all others.
+pub fn grant(features: Features, granted: Grants) {
+    let counters = if features.has(Features::PMU) { event_counters() } else { 0 };
+    MDCR_EL2.set(traps::mdcr_el2(features, counters, granted));
+    // No barrier: the ERET that follows is a context synchronization event.
+}
+
 /// Clears the breakpoints and watchpoints that the CPU has, before a vCPU may use them.
-pub fn reset_debug(resources: DebugResources) {
+pub fn reset_debug() {
+    let resources = DebugResources::of_this_cpu();
     macro_rules! pair {
         ($count:expr, $value:literal, $control:literal, $($number:literal)*) => {
             $(if $number < $count {
@@ -130,7 +157,8 @@ pub fn reset_debug(resources: DebugResources) {
 }
 
 /// Reads the watchpoints that this CPU has.
-pub fn watchpoints(resources: DebugResources) -> Watchpoints {
+pub fn watchpoints() -> Watchpoints {
+    let resources = DebugResources::of_this_cpu();
     let mut pairs = [(0, 0); MAX_WATCHPOINTS];
     macro_rules! read {
         ($($number:literal)*) => {
@@ -147,12 +175,12 @@ pub fn watchpoints(resources: DebugResources) -> Watchpoints {
 }
 
 /// Gives the performance monitors the state that a reset leaves, before a vCPU may use them.
-pub fn reset_performance_monitors(counters: u8) {
+pub fn reset_performance_monitors() {
     const ALL: u64 = u32::MAX as u64;
     write_sysreg!("pmcntenclr_el0", ALL);
     write_sysreg!("pmintenclr_el1", ALL);
     write_sysreg!("pmcr_el0", 0b110); // P and C: counters to 0; and they do not count
-    for counter in 0..u64::from(counters) {
+    for counter in 0..u64::from(event_counters()) {
         write_sysreg!("pmselr_el0", counter);
         isb(); // it selects which register the next write is to
         write_sysreg!("pmxevtyper_el0", 0);

@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use aarch64_cpu::registers::{HCR_EL2, MDCR_EL2, Readable, Writeable};
+use aarch64_cpu::registers::{HCR_EL2, Readable, Writeable};
 use instructions::Vectors;
 use trapeze::addr::{GuestVa, Pa};
 use trapeze::dispatcher::traps::Grants;
@@ -46,6 +46,10 @@ impl Machine for Hardware<'_> {
         El1 { pc, pstate, sctlr_el1: self.sctlr_el1(), vbar_el1: read_sysreg!("vbar_el1"), exlocken: false }
     }
 
+    fn cpacr_el1(&self) -> u64 {
+        read_sysreg!("cpacr_el1")
+    }
+
     fn sctlr_el1(&self) -> u64 {
         read_sysreg!("sctlr_el1")
     }
@@ -73,8 +77,9 @@ impl Machine for Hardware<'_> {
         first.state = self.gic.first_state();
     }
 
-    fn renew_first(&mut self) {
-        self.gic.renew_first();
+    fn load_first(&mut self, lists: &ListRegisters) {
+        let [first, ..] = &lists.entries;
+        self.gic.load_first(first);
     }
 
     fn load_lists(&mut self, lists: &ListRegisters) {
@@ -94,7 +99,7 @@ impl Machine for Hardware<'_> {
     }
 
     fn watchpoints(&self) -> Watchpoints {
-        guest::watchpoints(self.monitor.controls.debug)
+        guest::watchpoints()
     }
 
     fn splits_deactivation(&self) -> bool {
@@ -143,15 +148,13 @@ impl Machine for Hardware<'_> {
     }
 
     fn grant(&mut self, all: Grants, new: Grants) {
-        let controls = &self.monitor.controls;
         if new.has(Grants::DEBUG) {
-            guest::reset_debug(controls.debug);
+            guest::reset_debug();
         }
         if new.has(Grants::PMU) {
-            guest::reset_performance_monitors(controls.counters);
+            guest::reset_performance_monitors();
         }
-        MDCR_EL2.set(controls.mdcr_el2(all));
-        // No barrier: the ERET that follows is a context synchronization event.
+        guest::grant(self.monitor.controls.traps, all);
     }
 
     fn power_down(&mut self) {

@@ -16,7 +16,7 @@ use trapeze::allocator::stage2;
 use trapeze::allocator::tables::Geometry;
 use trapeze::allocator::vmid::{VmidBits, Vmids};
 use trapeze::dispatcher::interrupts::{self, Source};
-use trapeze::dispatcher::traps::{self, Grants};
+use trapeze::dispatcher::traps;
 use trapeze::ids::{IntId, PcpuId, VcpuId};
 use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
 use trapeze::interpreter::inject;
@@ -50,19 +50,6 @@ pub struct Controls {
     pub el1_features: inject::Features,
     /// SCTLR_EL1 as it was when the image started.
     pub sctlr_el1_at_boot: u64,
-    /// Numbers of breakpoints and watchpoints.
-    pub debug: DebugResources,
-    /// Number of event counters: PMCR_EL0.N.
-    pub counters: u8,
-}
-
-/// How many debug registers of each kind a CPU has (ID_AA64DFR0_EL1.BRPs and WRPs, plus 1).
-#[derive(Clone, Copy)]
-pub struct DebugResources {
-    /// DBGBVR<n>_EL1 and DBGBCR<n>_EL1.
-    pub breakpoints: u8,
-    /// DBGWVR<n>_EL1 and DBGWCR<n>_EL1.
-    pub watchpoints: u8,
 }
 
 impl Controls {
@@ -71,8 +58,6 @@ impl Controls {
         let traps = traps::Features::of_host(ids);
         let field = |crm, op2, lsb| ids.field(IdField::new(crm, op2, lsb));
         let pa_range = field(7, 0, 0) as u8; // ID_AA64MMFR0_EL1.PARange
-        let counters =
-            if traps.has(traps::Features::PMU) { (read_sysreg!("pmcr_el0") >> 11 & 0x1f) as u8 } else { 0 };
         let ipa_bits = stage2::ipa_bits(pa_range);
         Some(Self {
             hcr_el2: traps::hcr_el2(traps),
@@ -89,17 +74,7 @@ impl Controls {
                 nmi: field(4, 1, 36) != 0, // ID_AA64PFR1_EL1.NMI
             },
             sctlr_el1_at_boot: read_sysreg!("sctlr_el1"),
-            debug: DebugResources {
-                breakpoints: field(5, 0, 12) as u8 + 1,
-                watchpoints: field(5, 0, 20) as u8 + 1,
-            },
-            counters,
         })
-    }
-
-    /// Returns MDCR_EL2 for a vCPU that was given this.
-    pub fn mdcr_el2(&self, granted: Grants) -> u64 {
-        traps::mdcr_el2(self.traps, self.counters, granted)
     }
 }
 

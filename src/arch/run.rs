@@ -116,7 +116,7 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     guest::reset_el1(controls);
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-    interrupts::replan(&mut guest.vcpu, &tenant.vm, &mut machine);
+    interrupts::power_up(&mut guest.vcpu, &tenant.vm, &mut machine);
     &raw const guest.vcpu.frame
 }
 

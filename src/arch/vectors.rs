@@ -25,7 +25,7 @@ const _: () =
 
 global_asm!(
     r#"
-    .macro guest_exit name, handler     // 27 instructions of the 32 that a vector has room for
+    .macro guest_exit name, handler     // 25 instructions of the 32 that a vector has room for
     .balign 128
     .global \name
 \name:
@@ -54,6 +54,9 @@ global_asm!(
     mov     x29, xzr                    // a backtrace ends here
     adr     x30, enter_guest
     b       \handler                    // x0: &mut Pcpu; returns the Frame to run
+    .if     . - \name > 128
+    .error  "a vector is longer than 128 bytes"
+    .endif
     .endm
 
     .macro fatal kind

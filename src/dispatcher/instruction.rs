@@ -3,7 +3,7 @@
 //! Not here: its meaning (`load_store`), and the devices (`mmio`). In AArch32 nothing is interpreted.
 //! Follows Arm ARM DDI 0487K.a, ESR_EL2 (ISS.ISV) and C5.4 (address translation instructions).
 
-use instructions::{Cpu, Exclusive, Fault, Place, Reason, Vectors, decode, execute};
+use instructions::{Cpu, Exclusive, Fault, Place, Reason, Registers, Vectors, decode, execute};
 
 use crate::addr::{GuestVa, PAGE_BYTES};
 use crate::ids::Gpr;
@@ -37,6 +37,11 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
         return Some(Next::Resume); // another CPU has unmapped it: that is for the next fetch to find
     };
     let instruction = decode(word)?;
+    if !matches!(instruction.registers, Registers::General { .. })
+        && is_floating_point_off(guest.vcpu, guest.machine)
+    {
+        return Some(Next::Resume); // another CPU has written this word since: it traps by itself
+    }
     Some(match execute(&instruction, far, &mut guest) {
         Ok(()) => Next::Step,
         Err(Fault { address, reason, write }) => {
@@ -55,6 +60,15 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
 pub fn is_device_memory(gva: Option<GuestVa>, machine: &mut impl Machine) -> bool {
     let has_stage1 = machine.sctlr_el1() & SCTLR_M != 0;
     !has_stage1 || gva.is_some_and(|gva| translation::is_device(machine.translate(gva, Stages::First, FETCH)))
+}
+
+/// Tells whether CPACR_EL1.FPEN keeps the vCPU from its SIMD&FP registers, which may be those of another process.
+fn is_floating_point_off(vcpu: &Vcpu, machine: &impl Machine) -> bool {
+    match machine.cpacr_el1() >> 20 & 0b11 {
+        0b11 => false,
+        0b01 => vcpu.frame.is_el0(),
+        _ => true,
+    }
 }
 
 /// The vCPU that executes, with its memory and devices.

@@ -74,7 +74,7 @@ fn renewed(intid: IntId, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -
     machine.save_first(&mut vcpu.lists);
     let is_renewed = vm.vgic.lock().renew(vcpu.id, intid, &mut vcpu.lists);
     if is_renewed {
-        machine.renew_first();
+        machine.load_first(&vcpu.lists);
     }
     is_renewed
 }
@@ -97,6 +97,17 @@ pub fn power_down(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     }
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
+}
+
+/// Plans the list registers of a vCPU that starts. Its timers and monitors are off: what they asked for in an earlier life,
+/// and what came of that while the vCPU was off, is over.
+pub fn power_up(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
+    change(vcpu, vm, machine, |vgic, id| {
+        for intid in vm.layout.private_lines() {
+            let _ = vgic.set_line(id, intid, false); // this vCPU is planned anew
+        }
+        VcpuSet::only(id)
+    });
 }
 
 /// Brings the list registers back into the model, changes it, and puts the new plan into them.

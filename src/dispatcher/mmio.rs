@@ -93,11 +93,12 @@ pub fn is_whole(
     machine: &mut impl Machine,
 ) -> bool {
     if ipa.is_aligned(PAGE_BYTES) && width != Width::Byte {
-        if !vcpu.frame.is_aarch32() && !instruction::is_device_memory(gva, machine) {
-            return false;
+        if vcpu.frame.is_aarch32() {
+            return true;
         }
-        vcpu.device_page = gva;
-        return true;
+        let is_device = instruction::is_device_memory(gva, machine);
+        vcpu.device_page = gva.filter(|_| is_device);
+        return is_device;
     }
     ipa.is_aligned(width.bytes()) || vcpu.frame.is_aarch32()
 }

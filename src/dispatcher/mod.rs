@@ -1,7 +1,6 @@
 //! Room 1: what trapped, and who answers?
 //!
-//! Not here: the answers themselves. `arch/` calls [`synchronous`] or [`interrupts::physical`] and does
-//! what [`Next`] says.
+//! Not here: the answers themselves. `arch/` calls [`exit()`] or [`interrupts::physical`] and does what is [`Left`].
 
 pub mod cause;
 mod instruction;

@@ -8,7 +8,7 @@ mod v3;
 use alloc::vec::Vec;
 
 use trapeze::ids::IntId;
-use trapeze::interpreter::device::vgic::{ListRegisters, State};
+use trapeze::interpreter::device::vgic::{ListRegister, ListRegisters, State};
 
 use super::mmio::Mmio;
 
@@ -178,9 +178,9 @@ impl Gic {
         each!(self, gic => gic.first_state())
     }
 
-    /// Sets the pending bit of the first list register.
-    pub fn renew_first(&self) {
-        each!(self, gic => gic.renew_first());
+    /// Writes the first list register.
+    pub fn load_first(&self, first: &ListRegister) {
+        each!(self, gic => gic.load_first(first));
     }
 
     /// Moves the states of the list registers that the plan used back into it.

@@ -7,11 +7,12 @@
 use core::cell::Cell;
 
 use trapeze::ids::IntId;
-use trapeze::interpreter::device::vgic::{self, ListRegisters, State};
+use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
 
 use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, KICK, Loaded, SPECIAL, control};
 use crate::arch::memory;
 use crate::arch::mmio::Mmio;
+use crate::arch::sysreg::dsb_sy;
 
 const GICD_CTLR: u64 = 0x000;
 const GICD_TYPER: u64 = 0x004;
@@ -112,6 +113,7 @@ impl V2 {
 
     pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
         let iar = self.blocks.cpu.read32(GICC_IAR);
+        dsb_sy(); // what is read next is not older than the acknowledge, nor is a device touched before it
         (iar & 0x3ff < SPECIAL).then_some(Acknowledged(iar))
     }
 
@@ -165,9 +167,8 @@ impl V2 {
         State::of_v2(self.blocks.hypervisor.read32(GICH_LR))
     }
 
-    pub(super) fn renew_first(&self) {
-        let hypervisor = self.blocks.hypervisor;
-        hypervisor.write32(GICH_LR, hypervisor.read32(GICH_LR) | 1 << 28);
+    pub(super) fn load_first(&self, first: &ListRegister) {
+        self.blocks.hypervisor.write32(GICH_LR, vgic::encode_v2(first));
     }
 
     pub(super) fn save(&self, lists: &mut ListRegisters) {

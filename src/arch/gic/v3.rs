@@ -5,7 +5,7 @@
 use core::cell::Cell;
 
 use trapeze::ids::{Affinity, IntId};
-use trapeze::interpreter::device::vgic::{self, ListRegisters, State};
+use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
 
 use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, KICK, Loaded, SPECIAL, control};
 use crate::arch::mmio::Mmio;
@@ -228,8 +228,8 @@ impl V3 {
         State::of_v3(read_sysreg!("S3_4_C12_C12_0"))
     }
 
-    pub(super) fn renew_first(&self) {
-        write_sysreg!("S3_4_C12_C12_0", read_sysreg!("S3_4_C12_C12_0") | 1 << 62);
+    pub(super) fn load_first(&self, first: &ListRegister) {
+        write_sysreg!("S3_4_C12_C12_0", vgic::encode_v3(first));
     }
 
     pub(super) fn save(&self, lists: &mut ListRegisters) {

@@ -155,7 +155,7 @@ impl Bench {
         let start = self.vm.power.lock().take_start(VcpuId(id)).unwrap();
         self.vcpus[at].start(start.entry.get(), start.context);
         self.cpus[at].reset_virtual();
-        interrupts::replan(&mut self.vcpus[at], &self.vm, &mut self.cpus[at]);
+        interrupts::power_up(&mut self.vcpus[at], &self.vm, &mut self.cpus[at]);
     }
 
     /// Takes a synchronous exit to its end, the way that `arch` takes. What an exit leaves to do is what was to be next.

@@ -60,6 +60,8 @@ pub struct Scripted {
     pub calls: Vec<Call>,
     /// The system counter.
     pub now: u64,
+    /// CPACR_EL1.
+    pub cpacr_el1: u64,
     /// SCTLR_EL1.
     pub sctlr_el1: u64,
     /// VBAR_EL1.
@@ -107,6 +109,7 @@ impl Scripted {
         Self {
             calls: vec![],
             now: 1000,
+            cpacr_el1: 3 << 20,
             sctlr_el1: 0,
             vbar_el1: 0x4008_0800,
             splits: false,
@@ -204,6 +207,10 @@ impl Machine for Scripted {
         El1 { pc, pstate, sctlr_el1: self.sctlr_el1, vbar_el1: self.vbar_el1, exlocken: false }
     }
 
+    fn cpacr_el1(&self) -> u64 {
+        self.cpacr_el1
+    }
+
     fn sctlr_el1(&self) -> u64 {
         self.sctlr_el1
     }
@@ -233,9 +240,9 @@ impl Machine for Scripted {
         lists.entries[0] = self.lists[0];
     }
 
-    fn renew_first(&mut self) {
+    fn load_first(&mut self, lists: &ListRegisters) {
         assert!(!self.lists[0].state.is_pending());
-        self.lists[0].state = State::new(true, self.lists[0].state.is_active());
+        self.lists[0] = self.through_hardware(&lists.entries[0]);
         self.check();
     }
 

@@ -297,3 +297,20 @@ fn a_timer_interrupt_that_software_made_pending_needs_no_line() {
         assert_eq!(bench.cpus[0].pending(), [27]);
     }
 }
+
+#[test]
+fn a_timer_that_was_made_pending_while_it_was_active_comes_once_when_it_fires() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 1);
+        bench.listen_to(0, &[VIRTUAL_TIMER]);
+        assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
+        assert_eq!(bench.cpus[0].acknowledge(), Some(VIRTUAL_TIMER));
+        let pending = bench.private_frame(0) + SET_PENDING;
+        bench.write_word(0, pending, TIMER_BIT);
+        bench.cpus[0].end(VIRTUAL_TIMER);
+        assert_eq!(bench.interrupt(0, Source::VirtualTimer), Disposition::LeaveActive);
+        assert_eq!(bench.handle(0), Some(VIRTUAL_TIMER.0));
+        interrupts::replan(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]);
+        assert_eq!(bench.cpus[0].pending(), [], "no second one from nowhere");
+    }
+}

@@ -287,7 +287,8 @@ impl Bank {
     pub fn renew(&mut self, bit: u32, groups: Groups) -> bool {
         let forwarded = self.forwarded(groups);
         let others = (self.waiting() & forwarded | self.active | self.released | self.unheard(groups)) & !bit;
-        if self.resident != bit || forwarded & self.backed & bit == 0 || others != 0 || self.has_posted(bit) {
+        let is_plain = self.latch & bit == 0 && !self.has_posted(bit); // nothing was written of it meanwhile
+        if self.resident != bit || forwarded & self.backed & bit == 0 || others != 0 || !is_plain {
             return false;
         }
         self.active &= !bit;

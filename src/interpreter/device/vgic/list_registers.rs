@@ -248,8 +248,9 @@ pub fn encode_v3(entry: &ListRegister) -> u64 {
 }
 
 /// Decodes an `ICH_LR<n>_EL2` value; every value has a meaning.
+#[cfg(test)]
 #[must_use]
-pub fn decode_v3(value: u64) -> ListRegister {
+pub(crate) fn decode_v3(value: u64) -> ListRegister {
     let hardware = ICH_LR::HW.is_set(value);
     let narrow = |field: u64| u32::try_from(field).unwrap_or(0);
     ListRegister {
@@ -280,8 +281,9 @@ pub fn encode_v2(entry: &ListRegister) -> u32 {
 }
 
 /// Decodes a GICH_LRn value; every value has a meaning.
+#[cfg(test)]
 #[must_use]
-pub fn decode_v2(value: u32) -> ListRegister {
+pub(crate) fn decode_v2(value: u32) -> ListRegister {
     let hardware = GICH_LR::HW.is_set(value);
     let narrow = |field: u32| u8::try_from(field).unwrap_or(0);
     ListRegister {

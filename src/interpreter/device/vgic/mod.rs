@@ -34,9 +34,9 @@ pub use crate::ids::{FIRST_SPI, MAX_SPIS};
 use alloc::vec;
 use alloc::vec::Vec;
 use bank::{Bank, Groups};
-pub use list_registers::{
-    ListRegister, ListRegisters, MAX_LIST_REGISTERS, State, decode_v2, decode_v3, encode_v2, encode_v3,
-};
+pub use list_registers::{ListRegister, ListRegisters, MAX_LIST_REGISTERS, State, encode_v2, encode_v3};
+#[cfg(test)]
+pub(crate) use list_registers::{decode_v2, decode_v3};
 pub use redistributor::REDISTRIBUTOR_BYTES;
 use sgi::SgiName;
 pub use sgi::SgiRegister;
