@@ -56,10 +56,9 @@ fn execute(machine: Machine, cases: &[Case], is_verbose: bool) -> Vec<u8> {
     match machine {
         Machine::Trapeze => under_trapeze(&kernel),
         _ => output(
-            limited("qemu-system-aarch64")
-                .args(["-machine", "virt,gic-version=3", "-cpu", &cpu(machine), "-m", "256M", "-nodefaults"])
-                .args(["-display", "none", "-serial", "stdio", "-kernel"])
-                .arg(&kernel.0),
+            limited("tools/qemu")
+                .envs([("BARE", "1"), ("GIC", "3"), ("CPU", &cpu(machine)), ("CPUS", "1"), ("MEM", "256M")])
+                .env("IMAGE", &kernel.0),
         ),
     }
 }

@@ -1,7 +1,7 @@
 """Runs guests on QEMU, bare at EL1 or under the hypervisor, so that a run costs the same each time.
 
 With `-icount shift=0` an instruction takes a virtual nanosecond, and with a counter of 1 GHz a tick is an instruction.
-tools/qemu says how the board of the hypervisor is started.
+tools/qemu says how the board is started.
 """
 
 import os
@@ -78,8 +78,7 @@ def bundle(machine: Machine, guest: Guest) -> Path:
 
 def run_trapeze(machine: Machine, guest: Guest, itb: Path | None, **options: str) -> tuple[Counts, str]:
     """Runs the guest under the hypervisor, from the bundle or from the one in the image."""
-    environment = {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": str(guest.cpus), "MEM": guest.memory,
-                   "QUIET": "1", "BUNDLE": str(itb or ""), "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
+    environment = {**board(machine, guest), "BUNDLE": str(itb or "")}
     return run(["tools/qemu", *ICOUNT], environment, f"{stem(machine, guest).name}-trapeze", guest, options)
 
 
@@ -87,10 +86,15 @@ def run_bare(machine: Machine, guest: Guest, start: Start) -> tuple[Counts, str]
     """Runs the guest at EL1 of a machine without EL2, its memory at the first instruction being that of the VM."""
     elf = stem(machine, guest).with_suffix(".bare.elf")
     elf.write_bytes(bare.elf(start, guest.kernel, guest.initrd))
-    board = ["-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.model, "-smp", str(guest.cpus),
-             "-m", guest.memory, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", str(elf)]
-    return run(["qemu-system-aarch64", *board, *ICOUNT], {}, f"{stem(machine, guest).name}-bare", guest,
+    environment = {**board(machine, guest), "BARE": "1", "IMAGE": str(elf)}
+    return run(["tools/qemu", *ICOUNT], environment, f"{stem(machine, guest).name}-bare", guest,
                {"entry": hex(start.pc)})
+
+
+def board(machine: Machine, guest: Guest) -> dict[str, str]:
+    """Returns what tools/qemu reads of the board, and nothing of the caller's own."""
+    return {"GIC": str(machine.gic), "CPU": machine.model, "CPUS": str(guest.cpus), "MEM": guest.memory,
+            "QUIET": "1", "BARE": "0", "BUNDLE": "", "IMAGE": "", "PORT": "", "LOG": "", "QEMU_ARGS": ""}
 
 
 def run(line: list[str], environment: dict[str, str], name: str, guest: Guest, options: dict[str, str]) \

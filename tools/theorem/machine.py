@@ -1,6 +1,6 @@
 """Runs guests/audit on the bare machine and in a VM, and counts what the VM's instructions trapped.
 
-Not here: QEMU's options for the hypervisor; tools/qemu knows those. The bare machine is the same board without EL2.
+Not here: QEMU's options; tools/qemu knows those. The bare machine is the same board without EL2.
 """
 
 import os
@@ -18,8 +18,8 @@ from tools.theorem.log import Refused
 from tools.theorem.space import Encoding
 
 GUEST = "target/audit.img"
-SETTINGS = ("APPEND", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG", "MEM", "PORT",
-            "QEMU_ARGS", "QUIET")
+SETTINGS = ("APPEND", "BARE", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG", "MEM",
+            "PORT", "QEMU_ARGS", "QUIET")
 MEMORY = "64M"
 # A run takes some seconds; a busy host is slow.
 LIMIT_S = 300
@@ -61,10 +61,8 @@ def output(command: list[str], whose: str, settings: dict[str, str]) -> tuple[st
 
 def run_bare(machine: Machine, arguments: str = "") -> Run:
     """Runs the guest on the bare machine, at EL1."""
-    command = ["qemu-system-aarch64", "-machine", f"virt,gic-version={machine.gic}", "-cpu", machine.cpu, "-smp", "1",
-               "-m", MEMORY, "-nodefaults", "-display", "none", "-serial", "stdio", "-kernel", GUEST,
-               "-append", arguments]
-    console, seconds = output(command, f"bare {machine}", {})
+    settings = {"BARE": "1", "IMAGE": GUEST, "CPU": machine.cpu, "GIC": str(machine.gic), "CPUS": "1", "MEM": MEMORY}
+    console, seconds = output(["tools/qemu", "-append", arguments], f"bare {machine}", settings)
     return Run(console, 0, seconds, Counter())
 
 
