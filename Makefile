@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-export GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
+export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -38,6 +38,7 @@ help: ## List what make can do
 	sed -n 's/^#| \?//p' $(MAKEFILE_LIST)
 
 #| Variables of make run and make debug:
+#|   BOARD=virt|rpi4     QEMU's virt, or its Raspberry Pi 4: cortex-a72, GICv2, 4 CPUs and 2 GiB (virt)
 #|   GUEST=linux|hello   Debian to a shell (default), or the tiny kernel that is built into the image
 #|   KERNEL=path         your own instead: arm64 Image, gzipped Image, ELF, or raw binary (at RAM base + 0x80000)
 #|   INITRD=path         its initial ramdisk
@@ -49,7 +50,7 @@ help: ## List what make can do
 #|   QUIET=1             only the guest on the console; LOG=off|error|warn|info|debug|trace says how much else
 #|   QEMU_ARGS="..."     more options for QEMU
 #|   PORT=n              where make debug waits and make gdb attaches (1234)
-#| make suite takes CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
+#| make suite takes BOARD, CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
 #|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
 #|   LIMIT=n             seconds that a machine may take (180)
 

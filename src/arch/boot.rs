@@ -12,7 +12,7 @@ use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
-use trapeze::platform::board::{Board, Console, Cpu, EnableMethod, GicRegisters, PciHost, UartKind};
+use trapeze::platform::board::{Board, Conduit, Console, Cpu, EnableMethod, GicRegisters, PciHost, UartKind};
 use trapeze::platform::dtb;
 
 use super::console::{self, Uart};
@@ -61,15 +61,15 @@ pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
 
 /// Says on the console that EL2 is missing, and stops. Runs with the MMU off.
 pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
-    let mut off = Off { psci: None, panic_notifier: None };
+    let mut off = Off::default();
     // SAFETY: the tree is RAM that nobody else uses.
     if let Some(Ok(fdt)) = tree.map(|tree| dtb::open(unsafe { memory::bytes(tree) })) {
         // What a hypervisor needs may be missing in the tree of a machine without EL2; this much is there.
         if let Ok(Some(console)) = Console::find(&fdt) {
             console::open(uart(&console), LevelFilter::Off);
         }
-        let (psci, pci) = Board::ways_to_stop(&fdt);
-        off = Off { psci, panic_notifier: pci.as_ref().and_then(panic_notifier) };
+        let ways = Board::ways_to_stop(&fdt);
+        off = stopping(ways.psci, ways.pci.as_ref(), ways.watchdog);
     }
     console::last_words(format_args!(
         "started at EL{level}, but a hypervisor needs EL2: give QEMU `-machine virt,virtualization=on` (make run does), \
@@ -141,10 +141,17 @@ fn add_device(map: &mut El2Map, registers: Region<Pa>) {
 
 /// Finds out how the machine can be stopped.
 pub fn ways_to_stop(board: &Board, map: &mut El2Map) -> Off {
-    for registers in board.pci.iter().filter_map(panic_notifier_pages).flatten() {
+    for registers in board.pci.iter().filter_map(panic_notifier_pages).flatten().chain(board.watchdog) {
         add_device(map, registers);
     }
-    Off { psci: board.psci, panic_notifier: board.pci.as_ref().and_then(panic_notifier) }
+    stopping(board.psci, board.pci.as_ref(), board.watchdog)
+}
+
+/// Opens what the machine can be stopped with.
+fn stopping(psci: Option<Conduit>, pci: Option<&PciHost>, watchdog: Option<Region<Pa>>) -> Off {
+    // SAFETY: device registers by the board's tree; mapped by `ways_to_stop`, or the MMU is off.
+    let watchdog = watchdog.map(|registers| unsafe { Mmio::new(registers) });
+    Off { psci, panic_notifier: pci.and_then(panic_notifier), watchdog }
 }
 
 /// Returns what finding and using a panic notifier touches: bus 0 of the configuration space, and one page of the

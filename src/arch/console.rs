@@ -17,6 +17,7 @@ const PL011_CR: u64 = 0x30;
 const PL011_IMSC: u64 = 0x38;
 const PL011_FR_TXFF: u32 = 1 << 5;
 const PL011_FR_RXFE: u32 = 1 << 4;
+const PL011_FR_BUSY: u32 = 1 << 3;
 /// Receive and receive-timeout interrupts.
 const PL011_RX: u32 = 1 << 4 | 1 << 6;
 /// UARTEN, TXE, RXE.
@@ -25,6 +26,7 @@ const MINI_IO: u64 = 0x00;
 const MINI_IER: u64 = 0x04;
 const MINI_LSR: u64 = 0x14;
 const MINI_LSR_ROOM: u32 = 1 << 5;
+const MINI_LSR_IDLE: u32 = 1 << 6;
 const MINI_LSR_READY: u32 = 1;
 
 /// The kinds of UART that a console can be.
@@ -55,6 +57,13 @@ impl Uart {
                 while registers.read32(MINI_LSR) & MINI_LSR_ROOM == 0 {}
                 registers.write32(MINI_IO, u32::from(byte));
             }
+        }
+    }
+
+    fn is_sending(self) -> bool {
+        match self {
+            Self::Pl011(registers) => registers.read32(PL011_FR) & PL011_FR_BUSY != 0,
+            Self::Mini(registers) => registers.read32(MINI_LSR) & MINI_LSR_IDLE == 0,
         }
     }
 
@@ -168,6 +177,14 @@ pub fn listen(on: bool) {
 pub fn last_words(text: fmt::Arguments<'_>) {
     // SAFETY: the caller stops the machine; no other line matters any more.
     unsafe { CONSOLE.seize(|console| console.line(Level::Error, text)) };
+}
+
+/// Waits until the UART has sent everything, whoever holds the console.
+pub fn drain() {
+    // SAFETY: the UART is only read, and the caller stops the machine.
+    unsafe {
+        CONSOLE.seize(|console| while console.uart.is_some_and(Uart::is_sending) {});
+    }
 }
 
 /// Makes the register block of a UART that EL2 maps as a device.

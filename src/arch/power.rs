@@ -1,7 +1,8 @@
 //! Power of the real machine: starting CPUs, off, and off with a failure.
 //!
 //! Not here: PSCI as guests see it (the interpreter's).
-//! Follows Arm DEN 0022F (PSCI) and, for the spin table, Linux Documentation/arch/arm64/booting.rst.
+//! Follows Arm DEN 0022F (PSCI), for the spin table Linux Documentation/arch/arm64/booting.rst, and for the watchdog of
+//! the BCM2835 family, whose manual leaves it out, the register names of Linux' bcm2835_wdt driver.
 
 use core::arch::asm;
 
@@ -9,13 +10,25 @@ use trapeze::addr::{Pa, Region};
 use trapeze::platform::board::Conduit;
 
 use super::lock::Lock;
-use super::memory;
 use super::mmio::Mmio;
+use super::{console, memory};
 
 const CPU_ON_64: u64 = 0xc400_0003;
 const SYSTEM_OFF: u64 = 0x8400_0008;
 /// PCI vendor (low half) and device (high half) of QEMU's pvpanic-pci.
 const PVPANIC_ID: u32 = 0x0011_1b36;
+const PM_RSTC: u64 = 0x1c;
+const PM_RSTS: u64 = 0x20;
+const PM_WDOG: u64 = 0x24;
+/// The upper byte of whatever is written to the power management block.
+const PM_PASSWORD: u32 = 0x5a00_0000;
+/// PM_RSTC.WRCFG, and its value for a reset of everything.
+const PM_RSTC_WRCFG: u32 = 0x30;
+const PM_RSTC_FULL_RESET: u32 = 0x20;
+/// The even bits from 0 to 10 of PM_RSTS: the partition to boot from. 63 is none, and the firmware halts.
+const PM_RSTS_PARTITION: u32 = 0x555;
+/// Ticks of the watchdog, of 1/65,536 s.
+const PM_SOON: u32 = 10;
 
 /// Calls the firmware. Nothing of a guest's ever gets here.
 fn firmware(conduit: Conduit, function: u64, arguments: [u64; 3]) -> i64 {
@@ -55,27 +68,45 @@ pub unsafe fn start_by_spin_table(release: Pa, entry: u64) {
 }
 
 /// How this machine can be stopped.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Off {
     /// The firmware's PSCI.
     pub psci: Option<Conduit>,
     /// A device that tells the machine's owner of a failure.
     pub panic_notifier: Option<Mmio>,
+    /// Power management of the BCM2835 family.
+    pub watchdog: Option<Mmio>,
 }
 
 impl Off {
-    /// Stops the machine for good. `is_failure` reaches whoever started it, where the board has a way.
+    /// Stops the machine for good. `is_failure` reaches whoever started it, by the panic notifier or by a line on the
+    /// console.
     pub fn stop(self, is_failure: bool) -> ! {
-        if let Some(notifier) = self.panic_notifier.filter(|_| is_failure) {
-            notifier.write8(0, 1); // pvpanic: PVPANIC_PANICKED
+        match self.panic_notifier {
+            Some(notifier) if is_failure => notifier.write8(0, 1), // pvpanic: PVPANIC_PANICKED
+            None if is_failure => console::last_words(format_args!("the machine stops after a failure")),
+            _ => {}
         }
+        console::drain(); // with the power goes what the UART has not sent
         if let Some(conduit) = self.psci {
             firmware(conduit, SYSTEM_OFF, [0; 3]);
+        }
+        if let Some(registers) = self.watchdog {
+            reset_into(registers, PM_RSTS_PARTITION);
         }
         loop {
             aarch64_cpu::asm::wfi();
         }
     }
+}
+
+/// Resets the board, into the boot partition that these bits of PM_RSTS name.
+fn reset_into(registers: Mmio, partition: u32) {
+    let status = registers.read32(PM_RSTS) & !(0xff << 24 | PM_RSTS_PARTITION);
+    registers.write32(PM_RSTS, PM_PASSWORD | status | partition);
+    registers.write32(PM_WDOG, PM_PASSWORD | PM_SOON);
+    let control = registers.read32(PM_RSTC) & !(0xff << 24 | PM_RSTC_WRCFG);
+    registers.write32(PM_RSTC, PM_PASSWORD | control | PM_RSTC_FULL_RESET);
 }
 
 static WAY: Lock<Option<Off>> = Lock::new(None);
@@ -90,7 +121,7 @@ pub fn remember(off: Off) -> Off {
 pub fn fail() -> ! {
     // SAFETY: the machine stops; the value is only read, and was written once at the start.
     let way = unsafe { WAY.seize(|way| *way) };
-    way.unwrap_or(Off { psci: None, panic_notifier: None }).stop(true)
+    way.unwrap_or_default().stop(true)
 }
 
 /// Looks for a panic notifier on bus 0 of the PCI host bridge and opens it at `window`, a free 32-bit address there.

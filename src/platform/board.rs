@@ -91,13 +91,16 @@ impl Board {
         })
     }
 
-    /// Returns what a board can be stopped with, for a start that fails before or without the rest: PSCI and PCI.
+    /// Returns what a board can be stopped with, for a start that fails before or without the rest.
     #[must_use]
     #[inline(never)]
-    pub fn ways_to_stop(fdt: &Fdt<'_>) -> (Option<Conduit>, Option<PciHost>) {
+    pub fn ways_to_stop(fdt: &Fdt<'_>) -> WaysToStop {
         let devices = Devices::find(fdt);
-        let psci = devices.psci.and_then(|path| cpu::conduit(&path).ok());
-        (psci, devices.pci.and_then(|path| PciHost::read(&path).ok()))
+        WaysToStop {
+            psci: devices.psci.and_then(|path| cpu::conduit(&path).ok()),
+            pci: devices.pci.and_then(|path| PciHost::read(&path).ok()),
+            watchdog: devices.watchdog.and_then(|path| registers(&path, 0).ok()),
+        }
     }
 
     /// Takes `region` out of the free RAM.
@@ -113,6 +116,17 @@ impl Board {
     pub fn free_ram(&self) -> Vec<Region<Pa>> {
         memory::subtract(&self.ram, &self.reserved)
     }
+}
+
+/// What a board can be stopped with, as [`Board`] has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WaysToStop {
+    /// How PSCI is called.
+    pub psci: Option<Conduit>,
+    /// PCI Express host bridge, which may have a panic notifier.
+    pub pci: Option<PciHost>,
+    /// Registers of the Broadcom power management block.
+    pub watchdog: Option<Region<Pa>>,
 }
 
 /// The nodes that are found by `compatible`: of each kind the first that may be used.

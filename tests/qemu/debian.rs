@@ -13,7 +13,7 @@ fn debian(gic: &str, cpu: &str, cpus: &str, append: &str) -> Machine {
 }
 
 /// Asserts that each fact that `guests/linux/tests/boot` looks at holds.
-fn all_facts_hold(outcome: &Outcome, cpus: usize) {
+pub fn all_facts_hold(outcome: &Outcome, cpus: usize) {
     outcome.succeeded().complains(&[]).contains("TRAPEZE-GUEST: init reached");
     let facts: Vec<_> =
         outcome.of_guests().into_iter().filter_map(|line| line.strip_prefix("TEST ")).collect();

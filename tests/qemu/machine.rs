@@ -15,8 +15,9 @@ const SHORT: Duration = Duration::from_secs(30);
 /// How every line of the hypervisor's own begins.
 const PREFIX: &str = "trapeze: ";
 /// What the scripts read from the environment; a test's machine has nothing of its caller's.
-const SETTINGS: [&str; 14] = [
+const SETTINGS: [&str; 16] = [
     "APPEND",
+    "BOARD",
     "BUNDLE",
     "CPU",
     "CPUS",
@@ -27,6 +28,7 @@ const SETTINGS: [&str; 14] = [
     "KERNEL",
     "LOG",
     "MEM",
+    "PMU",
     "PORT",
     "QEMU_ARGS",
     "QUIET",

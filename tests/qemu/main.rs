@@ -20,6 +20,6 @@ mod debian;
 mod ends;
 mod errors;
 mod formats;
-
 mod machine;
+mod rpi4;
 mod several;

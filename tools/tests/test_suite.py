@@ -202,6 +202,11 @@ class Compared(unittest.TestCase):
         self.assertEqual([case.name for case in log.of("failed")], ["a"])
         self.assertEqual(log.cases[1].reason, "explained: the emulator has none")
 
+    def test_what_is_explained_on_a_board_is_explained_there_only(self):
+        explained = {"a": "always", "b on rpi4": "no such wire"}
+        self.assertEqual(suite.on_board(explained, "rpi4"), {"a": "always", "b": "no such wire"})
+        self.assertEqual(suite.on_board(explained, "virt"), {"a": "always"})
+
     def test_another_list_of_tests_is_an_error(self):
         log = self.compared("KTAP version 1\n1..2\nok 1 a\nok 2 d\n")
         self.assertIn("2 tests ran on the bare machine only, from 'b' on", log.errors)
@@ -210,7 +215,7 @@ class Compared(unittest.TestCase):
     def test_what_is_explained_exists(self):
         sources = "".join(path.read_text() for path in (suite.ROOT / "guests/suite/src").glob("*.rs"))
         for name, reason in suite.read_explained(suite.EXPLAINED.read_text()).items():
-            self.assertIn(f"fn {name.rpartition('.')[2]}(", sources)
+            self.assertIn(f"fn {name.partition(' on ')[0].rpartition('.')[2]}(", sources)
             self.assertTrue(reason, name)
 
 
