@@ -32,9 +32,11 @@ class Machine:
 
     cpu: str
     gic: int
+    # Of the VM; the bare machine is always QEMU's virt, as which a VM is laid out.
+    board: str = "virt"
 
     def __str__(self) -> str:
-        return f"{self.cpu}, GICv{self.gic}"
+        return f"{self.cpu}, GICv{self.gic}" + ("" if self.board == "virt" else f", {self.board}")
 
 
 @dataclass

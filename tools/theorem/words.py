@@ -80,11 +80,11 @@ def run_from(verdict: Verdict, first: int, count: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = f"{scratch}/words.itb"
         common = [f"KERNEL={GUEST}", "INITRD=", "CPUS=1", f"MEM={MEMORY}", f"GIC={verdict.machine.gic}",
-                  f"CPU={verdict.machine.cpu}"]
+                  f"CPU={verdict.machine.cpu}", *(["PMU=0"] if verdict.machine.board == "rpi4" else [])]
         arguments = f"{verdict.seed},{first},{count - first}"
         subprocess.run(["tools/bundle", bundle, "NAME=words", f"APPEND=audit.random={arguments}", *common,
                         "--", "NAME=beside", "APPEND=audit.beside", *common], check=True, env=environment())
-        settings = environment(BUNDLE=bundle, CPU=verdict.machine.cpu, GIC=str(verdict.machine.gic), CPUS="2",
+        settings = environment(BUNDLE=bundle, BOARD=verdict.machine.board, CPU=verdict.machine.cpu, GIC=str(verdict.machine.gic), CPUS="2",
                                MEM="64M", LOG="info")
         with subprocess.Popen(["tools/qemu"], env=settings, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as process:

@@ -10,7 +10,8 @@
 //! - Words run at [`CODE`], far from everything: a branch by immediate ends outside of all maps. The page is read-only.
 //! - EL1's tables map this kernel for EL1 only. [`PROBE_DATA`] and the PL011 can be written, the distributor read.
 //! - The words that would change where this kernel and its vectors are found are left out: MSR of SCTLR_EL1, TTBR0_EL1,
-//!   TCR_EL1, MAIR_EL1 and VBAR_EL1 (5 of 2^27 system words); and BRAA and BRAB, which QEMU does not survive.
+//!   TCR_EL1, MAIR_EL1 and VBAR_EL1 (5 of 2^27 system words); and what QEMU does not survive: BRAA and BRAB, and MSR of
+//!   ICC_BPR1_EL1.
 //! - PSCI functions that end or suspend the CPU are not offered in X0.
 //! - A timer interrupts what does not end by itself. Before each word, what can be in its way is set as it was.
 //!
@@ -261,16 +262,18 @@ fn shaped(shape: u64, word: u32) -> u32 {
     }
 }
 
-/// Says whether a word is MSR of a register that says where this kernel and its vectors are, or BRAA, BRAB or their
-/// forms with zero modifier: QEMU 10.0 ends with an assertion of its own when it translates one for a CPU with BTI.
+/// Says whether a word is MSR of a register that says where this kernel and its vectors are, or one of two kinds at which
+/// QEMU 10.0 ends with an assertion of its own: BRAA, BRAB and their forms with zero modifier, when it translates one for
+/// a CPU with BTI; and MSR of ICC_BPR1_EL1, which takes a multiple of 8 for a binary point of 0.
 fn is_left_out(word: u32) -> bool {
     let is_authenticated_branch = word & 0xffff_f800 == 0xd71f_0800 || word & 0xffff_f81f == 0xd61f_081f;
-    const REGISTERS: [Encoding; 5] = [
+    const REGISTERS: [Encoding; 6] = [
         Encoding::new(3, 0, 1, 0, 0),
         Encoding::new(3, 0, 2, 0, 0),
         Encoding::new(3, 0, 2, 0, 2),
         Encoding::new(3, 0, 10, 2, 0),
         Encoding::new(3, 0, 12, 0, 0),
+        Encoding::new(3, 0, 12, 12, 3),
     ];
     is_authenticated_branch || REGISTERS.iter().any(|register| word & !0x1f == register.write(0))
 }
