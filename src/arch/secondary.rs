@@ -2,6 +2,7 @@
 //!
 //! Not here: what they do then (`run`).
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
@@ -93,6 +94,8 @@ fn comes_up(monitor: &Monitor, pcpu: PcpuId) -> bool {
         if monitor.is_up(pcpu) {
             return true;
         }
+        // SAFETY: a hint: that another one should go on, where CPUs share something.
+        unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) }
     }
     false
 }

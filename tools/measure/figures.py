@@ -172,6 +172,12 @@ def hello(on: Machine) -> Figure:
                   counts.before_entry, bare.before_entry, aim=200_000)
 
 
+def hello_on_rpi4() -> Figure:
+    """Starts the same guest on a Raspberry Pi 4, whose tree is larger, and which has 4 CPUs to start."""
+    return Figure("start-rpi4", "the same on a Raspberry Pi 4, with its 4 CPUs", "instructions",
+                  machine.run_on_rpi4(HELLO).before_entry)
+
+
 def image() -> Figure:
     """Weighs the hypervisor."""
     size = (machine.ROOT / "target/trapeze.img").stat().st_size

@@ -18,8 +18,8 @@ from tools.theorem.log import Refused
 from tools.theorem.space import Encoding
 
 GUEST = "target/audit.img"
-SETTINGS = ("APPEND", "BARE", "BOARD", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG", "MEM",
-            "PMU", "PORT", "QEMU_ARGS", "QUIET")
+SETTINGS = ("APPEND", "BARE", "BOARD", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG",
+            "MEM", "PMU", "PORT", "QEMU_ARGS", "QUIET")
 MEMORY = "64M"
 # A run takes some seconds; a busy host is slow.
 LIMIT_S = 300
@@ -69,8 +69,8 @@ def run_bare(machine: Machine, arguments: str = "", cpus: str = "1") -> Run:
 def run_vm(machine: Machine, arguments: str = "", counts: bool = True) -> Run:
     """Runs the guest in a VM; counts its trapped system instructions, if asked to, from QEMU's log of exceptions."""
     with tempfile.TemporaryDirectory() as scratch:
-        settings = {"KERNEL": GUEST, "GUEST": "audit", "BOARD": machine.board, "CPU": machine.cpu, "GIC": str(machine.gic), "CPUS": "1",
-                    "MEM": MEMORY, "APPEND": arguments, "BUNDLE": f"{scratch}/audit.itb"}
+        settings = {"KERNEL": GUEST, "GUEST": "audit", "BOARD": machine.board, "CPU": machine.cpu,
+                    "GIC": str(machine.gic), "CPUS": "1", "MEM": MEMORY, "APPEND": arguments, "BUNDLE": f"{scratch}/audit.itb"}
         exceptions, trapped = Path(scratch, "exceptions"), Counter()
         if counts:
             os.mkfifo(exceptions)
