@@ -12,7 +12,9 @@ use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
-use trapeze::platform::board::{Board, Conduit, Console, Cpu, EnableMethod, GicRegisters, PciHost, UartKind};
+use trapeze::platform::board::{
+    Board, Conduit, Console, Cpu, EnableMethod, Firmware, GicRegisters, PciHost, Trouble, UartKind,
+};
 use trapeze::platform::dtb;
 
 use super::console::{self, Uart};
@@ -62,18 +64,23 @@ pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
 /// Says on the console that EL2 is missing, and stops. Runs with the MMU off.
 pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
     let mut off = Off::default();
+    let firmware;
     // SAFETY: the tree is RAM that nobody else uses.
     if let Some(Ok(fdt)) = tree.map(|tree| dtb::open(unsafe { memory::bytes(tree) })) {
         // What a hypervisor needs may be missing in the tree of a machine without EL2; this much is there.
+        firmware = Firmware::of(&fdt);
         if let Ok(Some(console)) = Console::find(&fdt) {
             console::open(uart(&console), LevelFilter::Off);
+            console.others(&fdt).iter().for_each(|other| console::also(uart(other)));
         }
         let ways = Board::ways_to_stop(&fdt);
         off = stopping(ways.psci, ways.pci.as_ref(), ways.watchdog);
+    } else {
+        firmware = open_guessed(|_| {});
     }
     console::last_words(format_args!(
-        "started at EL{level}, but a hypervisor needs EL2: give QEMU `-machine virt,virtualization=on` (make run does), \
-         or start it from firmware that enters at EL2"
+        "started at EL{level}, but a hypervisor needs EL2{}",
+        firmware.advice(Trouble::Level)
     ));
     off.stop(true)
 }
@@ -85,6 +92,23 @@ fn uart(console: &Console) -> Uart {
         // SAFETY: as above.
         UartKind::Bcm2835MiniUart => unsafe { console::mini(console.registers) },
     }
+}
+
+/// Opens the UARTs that a board without a tree has, if they are there. `map` makes them accessible.
+fn open_guessed(mut map: impl FnMut(Region<Pa>)) -> Firmware {
+    for (firmware, consoles) in Firmware::guesses(mmu::image().start) {
+        consoles.iter().for_each(|console| map(console.registers));
+        let is_there = consoles.iter().filter(|console| console.kind == UartKind::Pl011).any(|console| {
+            // SAFETY: a read of what is a PL011 on one of the boards that have RAM where the image is.
+            console::is_pl011(unsafe { Mmio::new(console.registers) })
+        });
+        if let Some((first, others)) = consoles.split_first().filter(|_| is_there) {
+            console::open(uart(first), LevelFilter::Info);
+            others.iter().for_each(|other| console::also(uart(other)));
+            return firmware;
+        }
+    }
+    Firmware::Other
 }
 
 /// Maps the image and the device tree, and turns the MMU on.
@@ -107,7 +131,11 @@ pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
 /// Reads the board and opens its console.
 pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
     let Some(tree) = tree else {
-        stop(&"no device tree: x0 points to none, and there is none at the base of RAM")
+        let firmware = open_guessed(|registers| add_device(map, registers));
+        stop(&format_args!(
+            "no device tree: x0 points to none, and there is none at the base of RAM{}",
+            firmware.advice(Trouble::Tree)
+        ))
     };
     // SAFETY: `enable_mmu` mapped the tree, and nobody else uses it.
     let fdt = dtb::open(unsafe { memory::bytes(tree) });
@@ -115,11 +143,20 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
     if let Some(console) = &console {
         add_device(map, console.registers);
         console::open(uart(console), LevelFilter::Info);
+        for other in fdt.iter().flat_map(|fdt| console.others(fdt)) {
+            add_device(map, other.registers);
+            console::also(uart(&other));
+        }
     }
-    let mut board = match fdt.map(|fdt| Board::read(&fdt)) {
-        Ok(Ok(board)) => board,
-        Ok(Err(error)) => stop(&format_args!("the board's device tree: {error}")),
-        Err(error) => stop(&format_args!("the board's device tree: {error}")),
+    let mut board = match &fdt {
+        Ok(fdt) => Board::read(fdt).unwrap_or_else(|error| {
+            let advice = Firmware::of(fdt).advice(Trouble::Tree);
+            stop(&format_args!("the board's device tree: {error}{advice}"))
+        }),
+        Err(error) => {
+            let firmware = open_guessed(|registers| add_device(map, registers));
+            stop(&format_args!("the board's device tree: {error}{}", firmware.advice(Trouble::Tree)))
+        }
     };
     log::set_max_level(level(&board.bootargs));
     board.reserve(pages(tree));
@@ -208,7 +245,8 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
         }
     }
     if needs_heap {
-        stop(&format_args!("too little memory: no {HEAP_BYTES} bytes of RAM in one piece"));
+        let advice = board.firmware.advice(Trouble::Memory);
+        stop(&format_args!("too little memory: no {HEAP_BYTES} bytes of RAM in one piece{advice}"));
     }
     let blob = board.initrd.map(|region| {
         // SAFETY: RAM that is mapped, and that `frames` does not have.

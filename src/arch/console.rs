@@ -3,6 +3,7 @@
 //! Not here: the UART that a guest sees (the library's PL011 model).
 //! Follows Arm DDI 0183G (PL011) and the BCM2835 ARM Peripherals manual, 2.2 (mini UART).
 
+use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -18,6 +19,8 @@ const PL011_IMSC: u64 = 0x38;
 const PL011_FR_TXFF: u32 = 1 << 5;
 const PL011_FR_RXFE: u32 = 1 << 4;
 const PL011_FR_BUSY: u32 = 1 << 3;
+/// PrimeCell identification: the last four words of the block, and the byte in each (Arm DDI 0183G, 3.3.19).
+const PL011_ID: [(u64, u32); 4] = [(0xff0, 0x0d), (0xff4, 0xf0), (0xff8, 0x05), (0xffc, 0xb1)];
 /// Receive and receive-timeout interrupts.
 const PL011_RX: u32 = 1 << 4 | 1 << 6;
 /// UARTEN, TXE, RXE.
@@ -48,15 +51,17 @@ impl Uart {
     }
 
     fn put(self, byte: u8) {
+        while !self.has_room() {}
         match self {
-            Self::Pl011(registers) => {
-                while registers.read32(PL011_FR) & PL011_FR_TXFF != 0 {}
-                registers.write32(PL011_DR, u32::from(byte));
-            }
-            Self::Mini(registers) => {
-                while registers.read32(MINI_LSR) & MINI_LSR_ROOM == 0 {}
-                registers.write32(MINI_IO, u32::from(byte));
-            }
+            Self::Pl011(registers) => registers.write32(PL011_DR, u32::from(byte)),
+            Self::Mini(registers) => registers.write32(MINI_IO, u32::from(byte)),
+        }
+    }
+
+    fn has_room(self) -> bool {
+        match self {
+            Self::Pl011(registers) => registers.read32(PL011_FR) & PL011_FR_TXFF == 0,
+            Self::Mini(registers) => registers.read32(MINI_LSR) & MINI_LSR_ROOM != 0,
         }
     }
 
@@ -90,10 +95,31 @@ impl Uart {
 
 struct Console {
     uart: Option<Uart>,
+    /// UARTs where somebody may be listening as well: errors of the start go there, too.
+    others: Vec<Uart>,
     at_line_start: bool,
 }
 
-static CONSOLE: Lock<Console> = Lock::new(Console { uart: None, at_line_start: true });
+static CONSOLE: Lock<Console> = Lock::new(Console { uart: None, others: Vec::new(), at_line_start: true });
+
+/// A UART that may be connected to nothing, or off.
+struct Doubtful(Uart);
+
+/// How often such a one is asked whether it takes a byte before it counts as dead; tens of milliseconds, where a byte
+/// takes less than one.
+const POLLS: u32 = 1 << 18;
+
+impl Write for Doubtful {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if !(0..POLLS).any(|_| self.0.has_room()) {
+                return Err(fmt::Error);
+            }
+            self.0.put(byte);
+        }
+        Ok(())
+    }
+}
 
 impl Console {
     fn put(&mut self, byte: u8) {
@@ -114,6 +140,9 @@ impl Console {
         }
         // Writing to the UART cannot fail; `fmt::Error` is what the trait asks for.
         let _ = writeln!(self, "trapeze: {mark}{text}");
+        for uart in self.others.iter().filter(|_| level == Level::Error) {
+            let _ = write!(Doubtful(*uart), "\r\ntrapeze: {mark}{text}\r\n");
+        }
     }
 }
 
@@ -152,6 +181,22 @@ pub fn open(uart: Uart, level: LevelFilter) {
     // A second logger is refused: there is only this one, and `open` may be called again for another UART.
     let _ = log::set_logger(&Logger);
     log::set_max_level(level);
+}
+
+/// Adds a UART that errors of the start go to as well.
+pub fn also(uart: Uart) {
+    uart.turn_on();
+    CONSOLE.with(|console| console.others.push(uart));
+}
+
+/// Leaves the other UARTs alone from now on: they may be a guest's.
+pub fn settle() {
+    CONSOLE.with(|console| console.others = Vec::new());
+}
+
+/// Tells whether a PL011 says that it is one.
+pub fn is_pl011(registers: Mmio) -> bool {
+    PL011_ID.into_iter().all(|(offset, byte)| registers.read32(offset) & 0xff == byte)
 }
 
 /// Sends a guest's character.

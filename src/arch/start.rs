@@ -15,7 +15,9 @@ global_asm!(
     .global image_head
 image_head:
     b       start                       // code0
-    .long   0                           // code1
+    // code1, which nothing executes but a CPU in AArch32 state, to which `b start` is a store where R0 points
+    // (nowhere, as Linux' boot protocol for it says): B aarch32.
+    .long   0xea000000 | ((aarch32 - image_head - 12) >> 2)
     .quad   0                           // text_offset: any 2 MiB boundary will do
     .quad   image_size                  // with what is not in the file
     .quad   0b1010                      // little endian, 4 KiB pages, anywhere in RAM
@@ -30,7 +32,12 @@ start:                                  // x0: device tree, or 0
     mrs     x21, CurrentEL
     lsr     x21, x21, #2
     cmp     x21, #2
-    b.ne    1f
+    b.eq    13f
+    mrs     x1, mpidr_el1               // firmware that enters at EL3 may send all CPUs here: one is enough to say so
+    tst     x1, #0xffff
+    b.ne    6f
+    b       1f
+13:
     mov     x1, #(1 << 31)              // HCR_EL2.RW alone: no E2H, no TGE, no traps yet
     msr     hcr_el2, x1
     isb
@@ -159,6 +166,40 @@ secondary_start:
     mov     x30, xzr
     bl      secondary_cpu_entry
     b       6b
+
+    // A Raspberry Pi with a configuration for 32 bits executes the image in AArch32 state. This is A32 code that says
+    // so on both UARTs (BCM2711 ARM Peripherals, 2.2 and 11.5), and stays: there is no way to AArch64 from here.
+aarch32:
+    .long   0xee101f10              // r1 = MIDR
+    .long   0xe7eb1251              // its part number
+    .long   0xe3002d08              // of a Cortex-A72,
+    .long   0xe1510002              // and so of a Raspberry Pi 4:
+    .long   0xe3a0443f              // r4 = 0x3f00_0000, peripherals
+    .long   0x03a044fe              // or 0xfe00_0000
+    .long   0xe2844602              // GPIO and PL011: 0x20_0000
+    .long   0xe2845a15              // r5 = 0x1_5000 behind: auxiliaries
+    .long   0xe2855040              // 0x40 behind: mini UART
+    .long   0xe2844a01              // r4 = 0x1000 behind: PL011
+    .long   0xe28f6040              // r6 = the message
+    .long   0xe4d60001              // 1: r0 = the next byte
+    .long   0xe3500000
+    .long   0x0afffffe              // 2: its end: stay here
+    .long   0xe3a03701              // r3 = how often to ask
+    .long   0xe5942018              // 3: UARTFR
+    .long   0xe2122020              // TXFF?
+    .long   0x12533001              // then once more
+    .long   0x1afffffb              // b.ne 3b
+    .long   0xe5840000              // UARTDR = r0
+    .long   0xe3a03701
+    .long   0xe5952014              // 4: AUX_MU_LSR_REG
+    .long   0xe3120020              // room?
+    .long   0x1a000001              // b.ne 5f
+    .long   0xe2533001              // else once more
+    .long   0x1afffffa              // b.ne 4b
+    .long   0xe5850000              // 5: AUX_MU_IO_REG = r0
+    .long   0xeaffffee              // b 1b
+    .asciz  "\r\ntrapeze: error: started in 32-bit state: in config.txt say arm_64bit=1\r\n"
+    .balign 4
     .ltorg
     "#,
     // SCTLR_EL2 with its RES1 bits and nothing else: MMU and caches off (Arm ARM DDI 0487K.a, D24.2.131).

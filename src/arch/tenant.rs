@@ -21,7 +21,7 @@ use trapeze::interpreter::device::pl011::Pl011;
 use trapeze::interpreter::device::vgic::{FIRST_SPI, GicVersion, Vgic};
 use trapeze::interpreter::id_registers::CpuInterface;
 use trapeze::interpreter::psci::{Power, Start};
-use trapeze::platform::board::{Board, GicRegisters};
+use trapeze::platform::board::{Board, Firmware, GicRegisters, Trouble};
 use trapeze::platform::dtb::{self, DtbError};
 use trapeze::platform::fit::{Bundle, FitError, VmImages};
 use trapeze::platform::guest_fdt::{self, GuestFdtError};
@@ -184,12 +184,15 @@ pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: O
     let started = match bundle {
         Some(blob) => start_bundle(board, monitor, cpu, blob, None),
         None => {
+            if board.firmware == Firmware::RaspberryPi {
+                log::info!("no bundle{}; runs the built-in one", board.firmware.advice(Trouble::Bundle));
+            }
             let fitting = u16::from(matches!(board.gic.registers, GicRegisters::V2 { .. }));
             start_bundle(board, monitor, cpu, Vec::leak(BUILT_IN.to_vec()), Some(fitting))
         }
     };
     if let Err(error) = started {
-        log::error!("the bundle: {error}");
+        log::error!("the bundle: {error}{}", board.firmware.advice(Trouble::Bundle));
         monitor.note_failure();
     }
     if let Some(intid) = monitor.interrupts.console {
@@ -213,6 +216,7 @@ fn start_bundle(
     if memory::has_crc32() {
         bundle = bundle.with_crc32(memory::crc32);
     }
+    console::settle(); // a VM may get one of the UARTs
     let numbered = (0_u16..).zip(bundle.virtual_machines());
     for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let made = images
@@ -225,7 +229,9 @@ fn start_bundle(
                 monitor.seat(&cpu.gic, &tenant);
             }
             Err(error) => {
-                log::error!("vm {name} does not start: {error}");
+                let is_memory = matches!(error, StartError::Memory { .. });
+                let advice = if is_memory { board.firmware.advice(Trouble::Memory) } else { "" };
+                log::error!("vm {name} does not start: {error}{advice}");
                 monitor.note_failure();
             }
         }

@@ -6,6 +6,7 @@
 mod console;
 mod cpu;
 mod error;
+mod firmware;
 mod gic;
 mod memory;
 mod pci;
@@ -24,6 +25,7 @@ use fdt::Fdt;
 pub use self::console::{Console, UartKind};
 pub use self::cpu::{Conduit, Cpu, EnableMethod, MAX_CPUS};
 pub use self::error::{BoardError, Wanted};
+pub use self::firmware::{Firmware, Trouble};
 pub use self::gic::{Gic, GicRegisters};
 pub use self::pci::{PciHost, PciWindow};
 pub use self::timer::ArchTimer;
@@ -35,6 +37,8 @@ use crate::ids::IntId;
 /// The machine that the monitor runs on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Board {
+    /// Whose boot loader it has.
+    pub firmware: Firmware,
     /// RAM, lowest first, without gaps inside or overlaps between regions; reservations are part of it.
     pub ram: Vec<Region<Pa>>,
     /// Memory that belongs to the firmware or to devices, lowest first, without overlaps: `/memreserve/` and
@@ -76,6 +80,7 @@ impl Board {
         let timer = devices.timer.ok_or(BoardError::Missing(Wanted::Timer))?;
         let console = Console::find(fdt)?.map(|console| console.interrupting(gic.phandle));
         Ok(Self {
+            firmware: Firmware::of(fdt),
             ram: memory::ram(fdt)?,
             reserved: memory::reserved(fdt)?,
             cpus: cpu::cpus(fdt, psci)?,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::bundle::{Bundle, Guest};
 use crate::debian;
-use crate::machine::{Machine, Scratch};
+use crate::machine::{Machine, Scratch, command};
 
 fn guest(name: &str, cpus: &str) -> Guest {
     Guest::hello(name).with("GIC", "2").with("CPUS", cpus).with("PMU", "0")
@@ -54,13 +54,82 @@ fn a_vm_that_crashes_fails_the_board() {
     ]);
 }
 
+/// Runs a board that cannot start: it has to say so on its console and on the PL011. Without a tree it does not know its
+/// power switch, and halts.
+fn says_everywhere(machine: Machine, error: &str) {
+    let scratch = Scratch::new();
+    let other = scratch.path("pl011");
+    let chardev = format!("file:{}", other.display());
+    let last = "the machine stops after a failure";
+    let outcome = on_board(machine).with("PL011", chardev).until(last, 1).run();
+    outcome.complains(&[error, last]);
+    let heard = std::fs::read_to_string(other).unwrap();
+    assert!(heard.contains(&format!("trapeze: error: {error}\r\n")), "the PL011 heard {heard:?}");
+}
+
 #[test]
-fn a_bundle_that_is_none_is_an_error_on_the_console() {
+fn a_bundle_that_is_none_is_told_of_on_every_uart() {
     let scratch = Scratch::new();
     let bundle = scratch.file("itb", b"this is no bundle, but it is there");
+    says_everywhere(
+        Machine::new().with("BUNDLE", bundle),
+        "the bundle: bundle: not a FIT image (no d00dfeed at its start): build one with mkimage -f; in config.txt \
+         say `initramfs trapeze.itb followkernel`, without `=`, and copy the file anew",
+    );
+}
+
+#[test]
+fn half_a_bundle_is_told_of_on_every_uart() {
+    let scratch = Scratch::new();
+    let whole = std::fs::read(Bundle::of(&[guest("one", "1")]).path()).unwrap();
+    let bundle = scratch.file("itb", &whole[..whole.len() / 2]);
     let outcome = on_board(Machine::new()).with("BUNDLE", bundle).run();
-    outcome.failed().complains(&[
-        "the bundle: bundle: not a FIT image (no d00dfeed at its start): build one with mkimage -f",
-        "the machine stops after a failure",
-    ]);
+    outcome.failed().contains("in config.txt say `initramfs trapeze.itb followkernel`");
+}
+
+#[test]
+fn no_device_tree_is_told_of_on_every_uart() {
+    says_everywhere(
+        Machine::new().with("TREE", ""),
+        "no device tree: x0 points to none, and there is none at the base of RAM; in config.txt say \
+         device_tree=bcm2711-rpi-4-b.dtb, and put that file on the card",
+    );
+}
+
+#[test]
+fn an_entry_at_el3_by_all_cpus_is_told_of_once_on_every_uart() {
+    // QEMU starts an ELF so.
+    says_everywhere(
+        Machine::new().with("IMAGE", "target/aarch64-unknown-none-softfloat/release/trapeze"),
+        "started at EL3, but a hypervisor needs EL2; in config.txt say arm_64bit=1 and kernel=kernel8.img, and leave \
+         armstub= out",
+    );
+}
+
+#[test]
+fn a_start_in_32_bit_state_is_told_of_on_either_uart() {
+    for serial in [["-serial", "stdio"], ["-serial", "null"]] {
+        let mut qemu = command("qemu-system-aarch64");
+        qemu.args([
+            "-machine",
+            "raspi2b",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-kernel",
+            "target/trapeze.img",
+        ]);
+        qemu.args(serial).args(if serial[1] == "null" { ["-serial", "stdio"] } else { ["-serial", "null"] });
+        let line = "trapeze: error: started in 32-bit state: in config.txt say arm_64bit=1";
+        Machine::of(qemu).until(line, 1).run().contains(line);
+    }
+}
+
+#[test]
+fn a_vm_larger_than_the_board_is_told_what_is_free() {
+    let outcome = on_board(Bundle::of(&[guest("large", "1").with("MEM", "4G")]).machine()).run();
+    outcome
+        .failed()
+        .contains("vm large does not start: /memory: reg: 4096 MiB, but ")
+        .contains("say gpu_mem=16");
 }

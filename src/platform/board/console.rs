@@ -4,6 +4,9 @@
 //! Follows the Devicetree Specification v0.4, 3.6 (`/chosen`), and the `arm,pl011` and
 //! `brcm,bcm2835-aux-uart` bindings.
 
+use alloc::vec::Vec;
+use core::convert::Infallible;
+
 use fdt::Fdt;
 
 use super::{BoardError, registers};
@@ -49,6 +52,23 @@ impl Console {
         // An interrupt that cannot be made out is as good as none: output works all the same.
         let interrupt = path.interrupt(fdt, 0).ok().flatten();
         Ok(Some(Self { kind, registers: registers(&path, 0)?, interrupt }))
+    }
+
+    /// Lists the other UARTs that may be used: where somebody may be listening if nothing comes from this one.
+    #[inline(never)]
+    pub fn others(&self, fdt: &Fdt<'_>) -> Vec<Self> {
+        let mut others = Vec::new();
+        let Ok(()) =
+            NodePath::walk(fdt, |path| {
+                let found = kind(path).and_then(|kind| Some((kind, registers(path, 0).ok()?)));
+                others.extend(
+                    found
+                        .filter(|(_, registers)| *registers != self.registers)
+                        .map(|(kind, registers)| Self { kind, registers, interrupt: None }),
+                );
+                Ok::<(), Infallible>(())
+            });
+        others
     }
 
     /// Drops the interrupt if it is not one of the GIC with this phandle.
