@@ -262,14 +262,23 @@ fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
 
 /// DC ZVA: zeroes, each byte a store (Arm ARM DDI 0487K.a, C5.3.30).
 fn zero(address: u64, cpu: &mut dyn Cpu) -> Result<(), Fault> {
-    let mut block = Block::zeroes(address);
-    block.map(true, cpu)?;
+    let page = page(address, true, false, cpu)?;
     let size_bytes = cpu.zero_block_bytes();
     for at in 0..size_bytes {
-        block.address = address & !(size_bytes - 1) | at;
-        block.write(cpu)?;
+        byte(page, address & !(size_bytes - 1) | at, Some(0), cpu)?;
     }
     Ok(())
+}
+
+/// Finds the page of `address`.
+pub(crate) fn page(address: u64, write: bool, unprivileged: bool, cpu: &mut dyn Cpu) -> Result<Place, Fault> {
+    cpu.translate(address, write, unprivileged).map_err(|reason| Fault { address, reason, write })
+}
+
+/// Reads or writes the byte at `address`, which is in that page.
+fn byte(page: Place, address: u64, write: Option<u64>, cpu: &mut dyn Cpu) -> Result<u64, Fault> {
+    let answer = cpu.access(page.plus(address & (PAGE_BYTES - 1)), 1, write);
+    answer.ok_or(Fault { address, reason: Reason::External, write: write.is_some() })
 }
 
 #[cfg(test)]
