@@ -7,7 +7,7 @@ use crate::decode::{Extended, Instruction, Kind, Registers};
 use crate::execute::{self, Cpu, Fault, Place, Reason, Vectors, sign_extended};
 use vocabulary::addr::{Ipa, PAGE_BYTES};
 
-/// Most bytes that one instruction moves, but for DC ZVA: four registers of 16 bytes.
+/// Most bytes that are moved at once, but for DC ZVA: four registers of 16 bytes.
 pub(crate) const MOST_BYTES: usize = 64;
 const PAGE_OFFSET: u64 = PAGE_BYTES - 1;
 /// The pages of a block before they are found.
