@@ -88,6 +88,13 @@ impl Frame {
         self.pstate & 0b1111 == 0b0101
     }
 
+    /// Returns PSTATE.N, Z, C and V, in bits 3 to 0.
+    #[must_use]
+    pub const fn nzcv(&self) -> u8 {
+        let [_, _, _, high, ..] = self.pstate.to_le_bytes();
+        high >> 4
+    }
+
     /// Says how a load or store accesses memory, in AArch64.
     #[must_use]
     pub fn attempt(&self, write: bool, unprivileged: bool) -> Attempt {

@@ -43,6 +43,8 @@ pub fn interpret(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
         return Some(Next::Resume); // another CPU has written this word since: it traps by itself
     }
     Some(match execute(&instruction, far, &mut guest) {
+        // What is left of a memory copy or set, nothing maybe, is for the CPU to find.
+        Ok(()) if instruction.kind.is_bulk() => Next::Resume,
         Ok(()) => Next::Step,
         Err(Fault { address, reason, write }) => {
             let fault = match reason {
@@ -102,6 +104,10 @@ impl<M: Machine> Cpu for Guest<'_, M> {
 
     fn set(&mut self, register: Gpr, value: u64) {
         self.vcpu.frame.set(register, value);
+    }
+
+    fn nzcv(&self) -> u8 {
+        self.vcpu.frame.nzcv()
     }
 
     fn pc(&self) -> u64 {

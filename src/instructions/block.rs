@@ -4,10 +4,10 @@
 //! Follows Arm ARM DDI 0487K.a, B2.2 (each element is an access), B2.7 (alignment) and B2.9 (endianness).
 
 use crate::decode::{Extended, Instruction, Kind, Registers};
-use crate::execute::{Cpu, Fault, Place, Reason, Vectors, sign_extended};
+use crate::execute::{self, Cpu, Fault, Place, Reason, Vectors, sign_extended};
 use vocabulary::addr::{Ipa, PAGE_BYTES};
 
-/// Most bytes that one instruction moves, but for DC ZVA: four registers of 16 bytes.
+/// Most bytes that are moved at once, but for DC ZVA: four registers of 16 bytes.
 pub(crate) const MOST_BYTES: usize = 64;
 const PAGE_OFFSET: u64 = PAGE_BYTES - 1;
 /// The pages of a block before they are found.
@@ -43,26 +43,12 @@ impl Block {
         }
     }
 
-    /// A byte of zeroes.
-    pub(crate) const fn zeroes(address: u64) -> Self {
-        Self {
-            address,
-            bytes: 1,
-            element: 1,
-            piece: 1,
-            unprivileged: false,
-            pages: NOWHERE,
-            memory: [0; MOST_BYTES],
-        }
-    }
-
     /// Finds the pages, all of them before anything is accessed.
     pub(crate) fn map(&mut self, write: bool, cpu: &mut dyn Cpu) -> Result<(), Fault> {
         let last = self.address.wrapping_add(u64::from(self.bytes) - 1) & !PAGE_OFFSET;
         let mut address = self.address;
         for page in &mut self.pages {
-            let found = cpu.translate(address, write, self.unprivileged);
-            *page = found.map_err(|reason| Fault { address, reason, write })?;
+            *page = execute::page(address, write, self.unprivileged, cpu)?;
             if last <= address {
                 break; // or the address space ends here, and nobody knows what is next
             }

@@ -30,8 +30,12 @@ pub struct Instruction {
     pub offset: Offset,
     /// When it is added.
     pub index: Index,
-    /// The access has the permissions of EL0.
+    /// The access has the permissions of EL0; of a copy, what is written.
     pub unprivileged: bool,
+    /// What a copy reads has the permissions of EL0.
+    pub reads_unprivileged: bool,
+    /// Of a memory copy or set, the first of its three instructions.
+    pub is_prologue: bool,
 }
 
 impl Instruction {
@@ -61,6 +65,20 @@ pub enum Kind {
     CompareAndSwap,
     /// DC ZVA: zeroes to the block that holds the address, which is in `first`.
     Zero,
+    /// A part of SET*: bytes that are all as in `source`. Here and in a copy `first` has where to, and `second` how many.
+    Set,
+    /// A part of CPYF*: bytes from where `source` says, copied from the first to the last.
+    CopyForward,
+    /// A part of CPY*: the same in the direction that suits an overlap.
+    Copy,
+}
+
+impl Kind {
+    /// Tells whether it is a part of a memory copy or set (FEAT_MOPS): it is done in parts, and has to be executed again.
+    #[must_use]
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::Set | Self::CopyForward | Self::Copy)
+    }
 }
 
 /// What an atomic makes of memory and its operand.
@@ -185,12 +203,15 @@ pub fn decode(word: u32) -> Option<Instruction> {
         offset: Offset::Immediate(0),
         index: Index::Offset,
         unprivileged: false,
+        reads_unprivileged: false,
+        is_prologue: false,
     };
     let group = match field(word, 24, 6) {
         0x08 => exclusive,
         0x0c => structures,
         0x0d => structure,
         0x18 | 0x1c => literal,
+        0x19 | 0x1d if bit(word, 10) => bulk,
         0x19 => unscaled_ordered,
         0x28 | 0x29 | 0x2c | 0x2d => pair,
         0x38 | 0x3c => register,
@@ -352,6 +373,24 @@ fn literal(word: u32, it: &mut Instruction) -> bool {
 fn unscaled_ordered(word: u32, it: &mut Instruction) -> bool {
     it.offset = Offset::Immediate(signed(word, 12, 9));
     word & 0x0020_0c00 == 0 && single(word, it) && it.kind != Kind::Hint
+}
+
+/// SET*, CPYF* and CPY*, but for SETG*. Registers that no CPU that trapped has accepted are not decoded.
+fn bulk(word: u32, it: &mut Instruction) -> bool {
+    let (kind, part) = match (field(word, 22, 2), bit(word, 26)) {
+        (3, false) => (Kind::Set, field(word, 14, 2)),
+        (3, true) => return false,
+        (part, false) => (Kind::CopyForward, part),
+        (part, true) => (Kind::Copy, part),
+    };
+    it.kind = kind;
+    it.second = gpr(word, 5);
+    it.is_prologue = part == 0;
+    [it.unprivileged, it.reads_unprivileged] = [bit(word, 12), bit(word, 13)];
+    let is_distinct = it.first != it.second && it.first != it.source && it.second != it.source;
+    let is_there = it.first != Gpr::XZR && it.second != Gpr::XZR;
+    let has_source = it.source != Gpr::XZR || kind == Kind::Set;
+    word & 0xc020_0800 == 0 && part < 3 && is_distinct && is_there && has_source
 }
 
 /// LDP, LDPSW, LDNP, STP, STNP.

@@ -8,6 +8,7 @@
 use core::sync::atomic::{Ordering, fence};
 
 use crate::block::Block;
+use crate::bulk;
 use crate::decode::{Base, Extend, Index, Instruction, Kind, Offset, Update};
 use vocabulary::addr::{Ipa, PAGE_BYTES, Pa};
 use vocabulary::ids::Gpr;
@@ -73,6 +74,9 @@ pub trait Cpu {
     /// Writes a general-purpose register.
     fn set(&mut self, register: Gpr, value: u64);
 
+    /// Returns PSTATE.N, Z, C and V, in bits 3 to 0.
+    fn nzcv(&self) -> u8;
+
     /// Returns the address of the instruction.
     fn pc(&self) -> u64;
 
@@ -110,6 +114,9 @@ pub trait Cpu {
 
 /// Executes a load or store, but for the step to the next instruction. No register has changed if it fails.
 ///
+/// Of a memory copy or set it does a part, whether that succeeds or fails, and then the registers say what is left of it: the
+/// CPU is to execute the instruction again.
+///
 /// `far` is the address that the CPU came to: of a load that authenticates its address only the CPU knows it.
 ///
 /// # Errors
@@ -119,6 +126,7 @@ pub fn execute(instruction: &Instruction, far: u64, cpu: &mut dyn Cpu) -> Result
     match instruction.kind {
         Kind::Hint => return Ok(()),
         Kind::Zero => return zero(cpu.get(instruction.first), cpu),
+        kind if kind.is_bulk() => return bulk::go_on(instruction, cpu),
         _ => {}
     }
     let added = offset(instruction, cpu);
@@ -262,15 +270,24 @@ fn updated(update: Update, old: u64, operand: u64, bytes: u8) -> u64 {
 
 /// DC ZVA: zeroes, each byte a store (Arm ARM DDI 0487K.a, C5.3.30).
 fn zero(address: u64, cpu: &mut dyn Cpu) -> Result<(), Fault> {
-    let mut block = Block::zeroes(address);
-    block.map(true, cpu)?;
+    let page = page(address, true, false, cpu)?;
     let size_bytes = cpu.zero_block_bytes();
     for at in 0..size_bytes {
-        block.address = address & !(size_bytes - 1) | at;
-        block.write(cpu)?;
+        byte(page, address & !(size_bytes - 1) | at, Some(0), cpu)?;
     }
     Ok(())
 }
 
+/// Finds the page of `address`.
+pub(crate) fn page(address: u64, write: bool, unprivileged: bool, cpu: &mut dyn Cpu) -> Result<Place, Fault> {
+    cpu.translate(address, write, unprivileged).map_err(|reason| Fault { address, reason, write })
+}
+
+/// Reads or writes the byte at `address`, which is in that page.
+pub(crate) fn byte(page: Place, address: u64, write: Option<u64>, cpu: &mut dyn Cpu) -> Result<u64, Fault> {
+    let answer = cpu.access(page.plus(address & (PAGE_BYTES - 1)), 1, write);
+    answer.ok_or(Fault { address, reason: Reason::External, write: write.is_some() })
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod bulk;
 mod decode;
 mod execute;
 

@@ -7,6 +7,10 @@ use instructions::{Base, Extend, Index, Instruction, Kind, Offset, Registers, de
 use super::case::{CODE, Case, DEVICE_WINDOW, EDGES, NORMAL_WINDOW, RAM_WINDOW, Random};
 
 const NOP: u32 = 0xd503_201f;
+/// A whole memory copy or set, of which only the end is compared: how much of it each instruction does, what registers hold
+/// in between (option A or B), and so which of them an access fails in, the architecture leaves to the CPU. QEMU's prologue
+/// and main part go by pages, Trapeze goes on within the prologue.
+const BULK: &str = "memory copy and set";
 /// Bits that make a word one of the class of loads and stores: x1x0 in bits 28 to 25.
 const LOADS_AND_STORES: (u32, u32) = (0x0a00_0000, 0x0800_0000);
 
@@ -25,7 +29,7 @@ const fn class(name: &'static str, mask: u32, value: u32) -> Class {
 }
 
 /// All classes.
-pub const CLASSES: [Class; 16] = [
+pub const CLASSES: [Class; 17] = [
     class("unscaled, indexed, unprivileged", 0x3b20_0000, 0x3800_0000),
     class("unsigned offset", 0x3b00_0000, 0x3900_0000),
     class("register offset", 0x3b20_0c00, 0x3820_0800),
@@ -41,6 +45,7 @@ pub const CLASSES: [Class; 16] = [
     class("atomic", 0x3b20_0c00, 0x3820_0000),
     class("structures", 0xbf20_0000, 0x0c00_0000),
     class("structure", 0xbf00_0000, 0x0d00_0000),
+    class(BULK, 0xfb20_0c00, 0x1900_0400),
     class("everything", LOADS_AND_STORES.0, LOADS_AND_STORES.1),
 ];
 
@@ -57,7 +62,23 @@ impl Class {
     /// load: the exception between them closes the monitor.
     pub fn device_case(&self, seed: u64) -> Option<Case> {
         // A literal is near the instruction. What is nothing everywhere is the CPU's affair.
-        let has_none = self.name == "literal" || self.name == "everything";
+        if self.name == "literal" || self.name == "everything" {
+            return None;
+        }
+        if self.name == BULK {
+            let case = self.case_in(seed, &|bytes, random| {
+                // RAM on both sides of a page, of its end and GICD_CTLR, and both kinds of the device.
+                let starts = 65_u64.saturating_sub(bytes).max(1);
+                match random.next() % 8 {
+                    0 => (EDGES, starts),
+                    1 => (EDGES + 0xfc0, starts),
+                    2 => (EDGES + 0x1001 - bytes, 4),
+                    3..=4 => (NORMAL_WINDOW, starts),
+                    _ => (DEVICE_WINDOW, starts),
+                }
+            });
+            return (case.index <= 64).then_some(case);
+        }
         let case = self.case_in(seed, &|bytes, random| {
             // From RAM into GICD_CTLR, from what is reserved into nothing, and from there into RAM that is read-only.
             match random.next() % 8 {
@@ -71,7 +92,7 @@ impl Class {
         let is_same = decode(case.words[0]).is_none_or(|instruction| {
             !(is_merged(&instruction, case.big_endian) || is_partial(&instruction) && may_fault(&case))
         });
-        (!has_none && is_same).then_some(Case { words: [case.words[0], NOP], ..case })
+        is_same.then_some(Case { words: [case.words[0], NOP, NOP], ..case })
     }
 
     fn case_in(&self, seed: u64, window: Window<'_>) -> Case {
@@ -87,18 +108,23 @@ impl Class {
         let word = low(random.next()) & !self.mask | self.value;
         let flags = random.next();
         let mut case = Case {
-            words: [word, NOP],
+            words: [word, NOP, NOP],
             seed: random.next(),
             base: 0,
             index: 0,
+            source: 0,
             base_register: 31,
             index_register: 31,
+            source_register: 31,
             big_endian: flags & 1 != 0,
             sparse: flags & 6 == 0,
         };
         let Some(instruction) = decode(word) else { return (!is_hidden(word)).then_some(case) };
         if is_unpredictable(word, &instruction) {
             return None;
+        }
+        if instruction.kind.is_bulk() {
+            return place_bulk(case, &instruction, window, random);
         }
         if self.is_exclusive {
             case.words[1] = self.store_exclusive(word, random);
@@ -174,6 +200,37 @@ fn place(case: &mut Case, instruction: &Instruction, window: Window<'_>, random:
     (!is_wild).then_some(())
 }
 
+/// Makes a whole memory copy or set of one of its instructions; `None` if its bytes depend on how many are copied at once.
+fn place_bulk(
+    mut case: Case,
+    instruction: &Instruction,
+    window: Window<'_>,
+    random: &mut Random,
+) -> Option<Case> {
+    let part = if instruction.kind == Kind::Set { 14 } else { 22 };
+    case.words = [0, 1, 2].map(|number| case.words[0] & !(3 << part) | number << part);
+    case.index = random.next() % [65, 321][usize::from(random.next() & 1 != 0)];
+    let mut side = || {
+        let (start, starts) = window(case.index, random);
+        let tag = if random.next() & 1 != 0 { random.next() & 0xff << 56 } else { 0 };
+        (start + random.next() % starts) | tag
+    };
+    (case.base, case.source) = (side(), side());
+    case.base_register = instruction.first.number();
+    case.index_register = instruction.second.number();
+    if instruction.kind != Kind::Set {
+        case.source_register = instruction.source.number();
+    }
+    let depends = instruction.kind == Kind::CopyForward && is_overlapped(case.base, case.source, case.index);
+    (!depends).then_some(case)
+}
+
+/// Tells whether a copy from the first byte to the last would write what it has yet to read.
+pub fn is_overlapped(to: u64, from: u64, size: u64) -> bool {
+    let [to, from] = [to, from].map(|address| address & !(0xff << 56));
+    from < to && to - from < size
+}
+
 /// Tells whether a load or store of one register orders, and so has to be aligned.
 fn orders(word: u32) -> bool {
     let is_ordered = word & 0x3f80_0000 == 0x0880_0000;
@@ -218,13 +275,13 @@ fn is_merged(instruction: &Instruction, big_endian: bool) -> bool {
 }
 
 /// Tells whether QEMU's most capable CPU has an instruction that no VM is shown, or that is not interpreted: memory tags,
-/// 64-byte accesses, memory copy and set.
+/// 64-byte accesses.
 fn is_hidden(word: u32) -> bool {
     let tags = word & 0xff20_0000 == 0xd920_0000 || word & 0xfe40_0000 == 0x6800_0000;
-    let copies = word & 0x3b20_0c00 == 0x1900_0400;
+    let sets_tags = word & 0xffe0_0c00 == 0x1dc0_0400;
     let of_64_bytes =
         word & 0xff20_fc00 & !0x00e0_0000 == 0xf820_9000 & !0x00e0_0000 || word & 0xff20_8c00 == 0xf820_8000;
-    tags || copies || of_64_bytes
+    tags || sets_tags || of_64_bytes
 }
 
 fn low(number: u64) -> u32 {

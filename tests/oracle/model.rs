@@ -2,12 +2,13 @@
 //!
 //! Not here: devices. The memory is a window of the guest's RAM, and nothing else answers.
 
-use instructions::{Base, Cpu, Exclusive, Place, Reason, Vectors, decode, execute};
+use instructions::{Base, Cpu, Exclusive, Fault, Instruction, Kind, Place, Reason, Vectors, decode, execute};
 use trapeze::addr::Pa;
 use trapeze::ids::Gpr;
 use trapeze::vcpu::Frame;
 
 use super::case::{CODE, Case, RAM_DOUBLES, RAM_WINDOW, RESULT_DOUBLES, ending};
+use super::classes::is_overlapped;
 
 const NOP: u32 = 0xd503_201f;
 /// ESR_EL1 of UNDEFINED, of SVC at EL0, and of a synchronous external abort at EL0.
@@ -24,6 +25,18 @@ pub struct Model {
     monitor: Option<Exclusive>,
     memory: Vec<u8>,
     big_endian: bool,
+    /// How the prologue of a memory copy or set is done.
+    prologue: Prologue,
+}
+
+/// How a CPU that is no more than the interpreter makes a prologue of a memory copy or set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Prologue {
+    /// It is interpreted to its end.
+    Interpreted,
+    /// It says by option A or B what there is to do, as a CPU may, and leaves the bytes to the parts that follow.
+    OptionA,
+    OptionB,
 }
 
 impl Model {
@@ -41,6 +54,11 @@ impl Model {
             monitor: None,
             memory: memory.iter().flat_map(|double| double.to_le_bytes()).collect(),
             big_endian: case.big_endian,
+            prologue: match case.seed % 3 {
+                0 => Prologue::Interpreted,
+                1 => Prologue::OptionA,
+                _ => Prologue::OptionB,
+            },
         };
         for (slot, byte) in model.vectors.0.iter_mut().zip(vectors.iter().flat_map(|half| half.to_le_bytes()))
         {
@@ -64,13 +82,50 @@ impl Model {
             Base::Authenticated(_) => RAM_WINDOW + 0x200 - 32,
             _ => 0,
         };
-        match execute(&instruction, far, self) {
+        let outcome = if instruction.kind.is_bulk() {
+            self.bulk(&instruction)
+        } else {
+            execute(&instruction, far, self)
+        };
+        match outcome {
             Ok(()) => {
                 self.frame.step(4);
                 None
             }
             Err(fault) => Some(DATA_ABORT | u64::from(fault.write) << 6 | EXTERNAL),
         }
+    }
+
+    /// Executes an instruction of a memory copy or set to its end. The main part is left early, so that all are interpreted.
+    fn bulk(&mut self, instruction: &Instruction) -> Result<(), Fault> {
+        let registers = [instruction.first, instruction.second, instruction.source];
+        let [to, size, from] = registers.map(|register| self.frame.get(register));
+        let is_backward = instruction.kind == Kind::Copy && is_overlapped(to, from, size);
+        // Where no overlap is left, a prologue turns round: then its registers end in between.
+        let turns = is_backward && size > 64;
+        if instruction.is_prologue && (self.prologue != Prologue::Interpreted || turns) {
+            let moved = if instruction.kind == Kind::Set { 0 } else { size };
+            let is_option_b = self.prologue == Prologue::OptionB;
+            let [to, size, from] = match (is_option_b, is_backward) {
+                (false, false) => [to.wrapping_add(size), size.wrapping_neg(), from.wrapping_add(moved)],
+                (true, true) => [to.wrapping_add(size), size, from.wrapping_add(moved)],
+                _ => [to, size, from],
+            };
+            for (register, value) in registers.into_iter().zip([to, size, from]) {
+                self.frame.set(register, value);
+            }
+            let negative = u64::from(is_option_b && is_backward);
+            self.frame.pstate = negative << 31 | u64::from(is_option_b) << 29;
+            return Ok(());
+        }
+        let is_main = self.frame.pc == CODE + 4;
+        while self.frame.get(instruction.second) != 0 {
+            execute(instruction, 0, self)?;
+            if is_main {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn result(&self, esr_el1: u64) -> Vec<u64> {
@@ -96,6 +151,10 @@ impl Cpu for Model {
 
     fn set(&mut self, register: Gpr, value: u64) {
         self.frame.set(register, value);
+    }
+
+    fn nzcv(&self) -> u8 {
+        self.frame.nzcv()
     }
 
     fn pc(&self) -> u64 {

@@ -29,7 +29,9 @@ pub const RAM_RUNS: [(u64, usize); 1] = [(RAM_WINDOW, RAM_DOUBLES)];
 /// The same, of the distributor and beside it.
 pub const DEVICE_RUNS: [(u64, usize); 3] = [(PRIORITIES, 8), (EDGE, 8), (EDGE + 0xfc0, 8)];
 /// Double words of a [`Case`].
-pub const CASE_DOUBLES: usize = 5;
+pub const CASE_DOUBLES: usize = 6;
+/// The same in bytes.
+pub const CASE_BYTES: u64 = 48;
 /// Double words of what a case leaves: X0 to X30, SP, how it ended, V0 to V31, memory.
 pub const RESULT_DOUBLES: usize = 31 + 1 + 1 + 64 + RAM_DOUBLES;
 
@@ -56,21 +58,25 @@ impl Header {
     }
 }
 
-/// One or two instructions, and the state to execute them in.
+/// Up to three instructions, and the state to execute them in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Case {
     /// The instructions; a NOP stands for none.
-    pub words: [u32; 2],
+    pub words: [u32; 3],
     /// Start of the random numbers that fill memory and registers.
     pub seed: u64,
     /// What the base register holds.
     pub base: u64,
     /// What the index register holds.
     pub index: u64,
+    /// What the source register holds.
+    pub source: u64,
     /// The base register, 31 for SP.
     pub base_register: u8,
     /// The index register, 31 for none.
     pub index_register: u8,
+    /// The source register, 31 for none.
+    pub source_register: u8,
     /// Data accesses are big-endian.
     pub big_endian: bool,
     /// Registers and memory are 0 or all ones, so that much is equal.
@@ -80,25 +86,28 @@ pub struct Case {
 impl Case {
     /// Returns the case as double words.
     pub fn encode(&self) -> [u64; CASE_DOUBLES] {
-        let [first, second] = self.words;
+        let [first, second, third] = self.words.map(u64::from);
         let flags = u64::from(self.base_register)
             | u64::from(self.index_register) << 8
-            | u64::from(self.big_endian) << 16
-            | u64::from(self.sparse) << 17;
-        [u64::from(first) | u64::from(second) << 32, self.seed, self.base, self.index, flags]
+            | u64::from(self.source_register) << 16
+            | u64::from(self.big_endian) << 24
+            | u64::from(self.sparse) << 25;
+        [first | second << 32, third | flags << 32, self.seed, self.base, self.index, self.source]
     }
 
     /// Reads what [`Case::encode`] made.
-    pub fn decode([words, seed, base, index, flags]: [u64; CASE_DOUBLES]) -> Self {
+    pub fn decode([words, more, seed, base, index, source]: [u64; CASE_DOUBLES]) -> Self {
         let [w0, w1, w2, w3, w4, w5, w6, w7] = words.to_le_bytes();
-        let [base_register, index_register, rest, ..] = flags.to_le_bytes();
+        let [w8, w9, w10, w11, base_register, index_register, source_register, rest] = more.to_le_bytes();
         Self {
-            words: [u32::from_le_bytes([w0, w1, w2, w3]), u32::from_le_bytes([w4, w5, w6, w7])],
+            words: [[w0, w1, w2, w3], [w4, w5, w6, w7], [w8, w9, w10, w11]].map(u32::from_le_bytes),
             seed,
             base,
             index,
+            source,
             base_register,
             index_register,
+            source_register,
             big_endian: rest & 1 != 0,
             sparse: rest & 2 != 0,
         }
@@ -112,8 +121,10 @@ impl Case {
             let number = random.next();
             *slot = mask & if self.sparse { 0_u64.wrapping_sub(number & 1) } else { number };
         }
-        if self.index_register < 31 {
-            set(registers, self.index_register, self.index);
+        for (register, value) in [(self.index_register, self.index), (self.source_register, self.source)] {
+            if register < 31 {
+                set(registers, register, value);
+            }
         }
         set(registers, self.base_register, self.base);
     }

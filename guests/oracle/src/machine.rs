@@ -12,8 +12,8 @@ global_asm!(include_str!("start.s"));
 const UART_DR: u64 = 0x0900_0000;
 const SYSTEM_OFF: u64 = 0x8400_0008;
 
-/// SCTLR_EL1: RES1 bits, UCI, SPAN, DZE, I, C, M.
-const SCTLR: u64 = 0x30d0_0800 | 1 << 26 | 1 << 14 | 1 << 12 | 1 << 2 | 1;
+/// SCTLR_EL1: RES1 bits, MSCEn, UCI, SPAN, DZE, I, C, M.
+const SCTLR: u64 = 0x30d0_0800 | 1 << 33 | 1 << 26 | 1 << 14 | 1 << 12 | 1 << 2 | 1;
 /// SCTLR_EL1.E0E: data of EL0 is big-endian.
 const SCTLR_E0E: u64 = 1 << 24;
 /// TCR_EL1: 39 bits of address with tags, write-back tables, TTBR0 only, 40 bits of output.
@@ -132,13 +132,14 @@ pub fn write_halves(at: u64, value: u64) {
 }
 
 /// Writes instructions where EL0 executes them.
-pub fn write_code(at: u64, [first, second, third]: [u32; 3]) {
+pub fn write_code(at: u64, [first, second, third, fourth]: [u32; 4]) {
     // SAFETY: as for `read`; the instructions are fetched anew.
     unsafe {
         asm!(
-            "stp {first:w}, {second:w}, [{at}]", "str {third:w}, [{at}, #8]", "dc cvau, {at}", "dsb ish",
+            "stp {first:w}, {second:w}, [{at}]", "stp {third:w}, {fourth:w}, [{at}, #8]", "dc cvau, {at}", "dsb ish",
             "ic ivau, {at}", "dsb ish", "isb",
-            first = in(reg) first, second = in(reg) second, third = in(reg) third, at = in(reg) at,
+            first = in(reg) first, second = in(reg) second, third = in(reg) third,
+            fourth = in(reg) fourth, at = in(reg) at,
         );
     }
 }

@@ -12,8 +12,8 @@ mod case;
 mod machine;
 
 use case::{
-    CASE_DOUBLES, CASES_OFFSET, CODE, Case, DEVICE_RUNS, Header, PRIORITY_BITS, RAM_DOUBLES, RAM_RUNS,
-    RESULT_DOUBLES,
+    CASE_BYTES, CASE_DOUBLES, CASES_OFFSET, CODE, Case, DEVICE_RUNS, Header, PRIORITY_BITS, RAM_DOUBLES,
+    RAM_RUNS, RESULT_DOUBLES,
 };
 use machine::Frame;
 
@@ -28,7 +28,7 @@ extern "C" fn primary(image: u64) -> ! {
     for number in 0..header.count {
         let mut doubles = [0; CASE_DOUBLES];
         for (double, slot) in doubles.iter_mut().zip(0..) {
-            *double = machine::read(at + 16 + number * 40 + slot * 8);
+            *double = machine::read(at + 16 + number * CASE_BYTES + slot * 8);
         }
         let result = run(&Case::decode(doubles), header.is_device);
         if header.is_verbose {
@@ -51,8 +51,8 @@ fn run(case: &Case, is_device: bool) -> [u64; RESULT_DOUBLES] {
     for (double, at) in memory.iter().zip(places()) {
         machine::write_halves(at, *double);
     }
-    let [first, second] = case.words;
-    machine::write_code(CODE, [first, second, SVC]);
+    let [first, second, third] = case.words;
+    machine::write_code(CODE, [first, second, third, SVC]);
     machine::execute_at_el0(&mut frame, CODE, case.big_endian);
 
     let mut result = [0; RESULT_DOUBLES];

@@ -4,7 +4,7 @@
 //! of the GIC that are accessible by bytes.
 //! Follows Arm ARM DDI 0487K.a, C3.2 (loads and stores) and B2.7 (Device memory).
 
-use crate::harness::{Outcome, Test, check, check_eq, fragment, skip_if, tests};
+use crate::harness::{End, Outcome, Test, check, check_eq, fragment, skip_if, tests};
 use core::arch::asm;
 use trapeze_kit::console::{self, UART};
 use trapeze_kit::exception::catch;
@@ -29,6 +29,10 @@ pub const TESTS: &[Test] = tests![
     every_word_of_the_distributor_reads,
     cache_maintenance_of_a_device_does_nothing,
     atomics_on_a_device_do_not_hang,
+    memory_copy_from_a_device,
+    memory_copy_and_set_within_a_device,
+    memory_copy_and_set_end_where_a_page_faults,
+    memory_copy_has_permissions_of_either_side,
 ];
 
 const IBRD: u64 = UART + 0x24;
@@ -297,4 +301,136 @@ fn atomics_on_a_device_do_not_hang() -> Outcome {
         }
         Ok(())
     })
+}
+
+/// Returns whether the CPU has FEAT_MOPS (ID_AA64ISAR2_EL1.MOPS).
+fn has_memory_copy_and_set() -> bool {
+    mrs!("S3_0_C0_C6_2") >> 16 & 0xf != 0
+}
+
+/// Executes a whole memory copy, or a set, and returns where X1, X3 and X2 end: where to, where from, how many bytes.
+macro_rules! bulk {
+    ($prologue:literal, $main:literal, $end:literal, [$to:expr, $from:expr, $bytes:expr]) => {{
+        let (mut to, mut from, mut bytes): (u64, u64, u64) = ($to, $from, $bytes);
+        // SAFETY: the callers name devices, and memory that is theirs.
+        unsafe {
+            asm!(".arch_extension mops", $prologue, $main, $end, ".arch_extension nomops",
+                 inout("x1") to, inout("x3") from, inout("x2") bytes, options(nostack));
+        }
+        [to, from, bytes]
+    }};
+}
+
+fn address(memory: &mut [u8]) -> u64 {
+    memory.as_mut_ptr().expose_provenance() as u64
+}
+
+fn memory_copy_from_a_device() -> Outcome {
+    skip_if!(!has_memory_copy_and_set(), "ID_AA64ISAR2_EL1: no FEAT_MOPS");
+    mmio::write32(PRIORITIES, 0x80f0_10a0);
+    // Priorities, and what a PL011 is called by.
+    for (from, bytes) in [(GICD + 0x400, 250), (UART + 0xfe0, 32), (GICD + 0x400, 0)] {
+        let mut copied = [0xee; 256];
+        let to = address(&mut copied) + 1;
+        let ends = bulk!(
+            "cpyfp [x1]!, [x3]!, x2!",
+            "cpyfm [x1]!, [x3]!, x2!",
+            "cpyfe [x1]!, [x3]!, x2!",
+            [to, from, bytes]
+        );
+        check_eq!(ends, [to + bytes, from + bytes, 0]);
+        for (at, seen) in (0..).zip(&copied[1..]) {
+            let wanted = if at < bytes { mmio::read8(from + at) } else { 0xee };
+            check_eq!(*seen, wanted, "byte {at} of {from:#x}");
+        }
+        check_eq!(copied[0], 0xee);
+    }
+    Ok(())
+}
+
+fn memory_copy_and_set_within_a_device() -> Outcome {
+    skip_if!(!has_memory_copy_and_set(), "ID_AA64ISAR2_EL1: no FEAT_MOPS");
+    let copy = |to, from, bytes| {
+        bulk!("cpyp [x1]!, [x3]!, x2!", "cpym [x1]!, [x3]!, x2!", "cpye [x1]!, [x3]!, x2!", [to, from, bytes])
+    };
+    let mut priorities = [0xa0, 0x10, 0xf0, 0x80];
+    let ram = address(&mut priorities);
+    check_eq!(copy(PRIORITIES, ram, 4), [PRIORITIES + 4, ram + 4, 0]);
+    check_eq!(mmio::read32(PRIORITIES), 0x80f0_10a0);
+    // The last byte first, since there is an overlap: then the addresses end where they began.
+    check_eq!(copy(PRIORITIES + 1, PRIORITIES, 3), [PRIORITIES + 1, PRIORITIES, 0]);
+    check_eq!(mmio::read32(PRIORITIES), 0xf010_a0a0);
+    check_eq!(copy(PRIORITIES, PRIORITIES + 1, 3), [PRIORITIES + 3, PRIORITIES + 4, 0]);
+    check_eq!(mmio::read32(PRIORITIES), 0xf0f0_10a0);
+    let ends = bulk!(
+        "setp [x1]!, x2!, x3",
+        "setm [x1]!, x2!, x3",
+        "sete [x1]!, x2!, x3",
+        [PRIORITIES + 1, 0x1250, 3]
+    );
+    check_eq!(ends, [PRIORITIES + 4, 0x1250, 0]);
+    check_eq!(mmio::read32(PRIORITIES), 0x5050_50a0);
+    Ok(())
+}
+
+fn memory_copy_and_set_end_where_a_page_faults() -> Outcome {
+    skip_if!(!has_memory_copy_and_set(), "ID_AA64ISAR2_EL1: no FEAT_MOPS");
+    let map = mmu::enable(Granule::K4);
+    // Somewhere else, with nothing behind it.
+    let alias = 0x10_0000_0000;
+    map.add(alias, GICD, 0x1000, Attributes::DEVICE);
+    let mut copied = [0xee; 32];
+    let to = address(&mut copied);
+    // The instruction at fault is skipped, and those behind it try in vain what it has left.
+    let read = catch(|| {
+        bulk!(
+            "cpyfp [x1]!, [x3]!, x2!",
+            "cpyfm [x1]!, [x3]!, x2!",
+            "cpyfe [x1]!, [x3]!, x2!",
+            [to, alias + 0xff0, 32]
+        )
+    });
+    let write = catch(|| {
+        bulk!("setp [x1]!, x2!, x3", "setm [x1]!, x2!, x3", "sete [x1]!, x2!, x3", [alias + 0xffc, 0, 8])
+    });
+    for (seen, wnr) in [(read, 0), (write, 1)] {
+        let Err(exception) = seen else { return Err(End::Failed) };
+        check_eq!(exception.class(), 0x25, "{exception:x?}");
+        check_eq!(exception.far, alias + 0x1000);
+        check_eq!((exception.iss() & 0x3c, exception.iss() >> 6 & 1), (0x04, wnr), "a translation fault");
+    }
+    for (at, seen) in (0..).zip(&copied) {
+        let wanted = if at < 0x10 { mmio::read8(GICD + 0xff0 + at) } else { 0xee };
+        check_eq!(*seen, wanted, "byte {at}");
+    }
+    Ok(())
+}
+
+fn memory_copy_has_permissions_of_either_side() -> Outcome {
+    skip_if!(!has_memory_copy_and_set(), "ID_AA64ISAR2_EL1: no FEAT_MOPS");
+    let map = mmu::enable(Granule::K4);
+    map.add(USER + GICD, GICD, 0x1000, Attributes(Attributes::DEVICE.0 | 1 << 6));
+    mmio::write32(PRIORITIES, 0x80f0_10a0);
+    let mut copied = [0xee; 4];
+    let (to, from) = (address(&mut copied), USER + PRIORITIES);
+    // EL0 may read the device and not write the memory.
+    let ends = bulk!(
+        "cpyfprt [x1]!, [x3]!, x2!",
+        "cpyfmrt [x1]!, [x3]!, x2!",
+        "cpyfert [x1]!, [x3]!, x2!",
+        [to, from, 4]
+    );
+    check_eq!((ends, copied), ([to + 4, from + 4, 0], [0xa0, 0x10, 0xf0, 0x80]));
+    let seen = catch(|| {
+        bulk!(
+            "cpyfpt [x1]!, [x3]!, x2!",
+            "cpyfmt [x1]!, [x3]!, x2!",
+            "cpyfet [x1]!, [x3]!, x2!",
+            [to, from, 4]
+        )
+    });
+    let Err(exception) = seen else { return Err(End::Failed) };
+    check_eq!((exception.class(), exception.far), (0x25, to), "{exception:x?}");
+    check_eq!((exception.iss() & 0x3c, exception.iss() >> 6 & 1), (0x0c, 1), "a permission fault of a write");
+    Ok(())
 }

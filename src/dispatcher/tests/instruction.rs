@@ -33,6 +33,9 @@ const LDXR_W1_X0: u32 = 0x885f_7c01;
 const STXR_W3_W2_X0: u32 = 0x8803_7c02;
 const DC_ZVA_X0: u32 = 0xd50b_7420;
 const PRFM_X0: u32 = 0xf980_0000;
+const CPYFP_X0_X1_X2: u32 = 0x1901_0440;
+const CPYFM_X0_X1_X2: u32 = 0x1941_0440;
+const SETP_X0_X2_X1: u32 = 0x19c1_0440;
 const NOP: u32 = 0xd503_201f;
 
 /// A VM whose instruction at PC is `word`, with X0 the virtual address of `ipa`, and four priorities.
@@ -202,6 +205,55 @@ fn an_instruction_that_is_gone_is_tried_again() {
         assert_eq!(bench.exit(0, NOT_DESCRIBED, KERNEL_VA | PRIORITIES, hpfar(PRIORITIES)), Next::Resume);
         assert_eq!((&bench.vcpus[0].frame, bench.cpus[0].take_calls()), (&before, vec![]));
     }
+}
+
+#[test]
+fn a_memory_copy_from_a_device_is_left_for_the_cpu_to_end() {
+    const C: u64 = 1 << 29;
+    let source = KERNEL_VA | PRIORITIES;
+    let left = [RAM + 0x1008, source + 8, 0];
+    let offsets = [RAM + 0x1008, source + 8, 8_u64.wrapping_neg()];
+    for (word, pstate, before, after) in [
+        (CPYFP_X0_X1_X2, EL1H | C, [RAM + 0x1000, source, 8], left),
+        (CPYFM_X0_X1_X2, EL1H | C, [RAM + 0x1000, source, 8], left),
+        (CPYFM_X0_X1_X2, EL1H, offsets, [offsets[0], offsets[1], 0]),
+    ] {
+        let mut bench = about_to(word, PRIORITIES);
+        bench.vcpus[0].frame.pstate = pstate;
+        bench.vcpus[0].frame.x[..3].copy_from_slice(&before);
+        assert_eq!(bench.exit(0, NOT_DESCRIBED, source, hpfar(PRIORITIES)), Next::Resume);
+        let frame = &bench.vcpus[0].frame;
+        assert_eq!((frame.pc, frame.pstate, &frame.x[..3]), (ENTRY, pstate, &after[..]), "{word:#x}");
+        let copied: Vec<u8> = (RAM + 0x1000..RAM + 0x1008).map(|at| bench.cpus[0].ram[&at]).collect();
+        assert_eq!(copied, [0xc8, 0xd8, 0xe8, 0xf8, 0x08, 0x18, 0x28, 0x38]);
+    }
+}
+
+#[test]
+fn a_huge_memory_set_is_done_in_parts() {
+    let mut bench = about_to(SETP_X0_X2_X1, UART);
+    bench.vcpus[0].frame.x[1..3].copy_from_slice(&[0xff61, u64::MAX]);
+    for _ in 0..2 {
+        let at = bench.vcpus[0].frame.x[0];
+        assert_eq!(bench.exit(0, NOT_DESCRIBED, at, hpfar(UART)), Next::Resume);
+        assert_eq!(bench.vcpus[0].frame.x[..2], [at + 64, 0xff61]);
+    }
+    assert_eq!((bench.pc(0), bench.vcpus[0].frame.x[2]), (ENTRY, (u64::MAX >> 1) - 128));
+    assert_eq!(bench.cpus[0].take_calls()[0], Call::Transmit(b'a'));
+}
+
+#[test]
+fn a_memory_copy_that_fails_says_how_far_it_came() {
+    let mut bench = about_to(CPYFP_X0_X1_X2, PRIORITIES);
+    let (to, from) = (RAM + 0x2ffe, KERNEL_VA | PRIORITIES);
+    bench.vcpus[0].frame.x[..3].copy_from_slice(&[to, from, 8]);
+    bench.cpus[0].pages.insert(RAM + 0x3000, PERMISSION_FAULT);
+    bench.cpus[0].take_calls();
+    assert_eq!(bench.exit(0, NOT_DESCRIBED, from, hpfar(PRIORITIES)), Next::Resume);
+    let calls = bench.cpus[0].take_calls();
+    let [Call::EnterEl1(entry)] = calls[..] else { panic!("{calls:?}") };
+    assert_eq!((entry.esr_el1, entry.far_el1), (DATA_ABORT | WNR | 0x0f, Some(RAM + 0x3000)));
+    assert_eq!((entry.elr_el1, &bench.vcpus[0].frame.x[..3]), (ENTRY, &[to + 2, from + 2, 6][..]));
 }
 
 #[test]
