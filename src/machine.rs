@@ -2,13 +2,14 @@
 //!
 //! Not here: an implementation. The real one is in `arch/`, a scripted one in the dispatcher's tests.
 
-use crate::addr::{GuestVa, Pa};
+use crate::addr::{GuestVa, Ipa, Pa};
 use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
 use crate::interpreter::translation::{Attempt, Stages};
+use crate::interpreter::walk::Stage1;
 use crate::interpreter::watchpoint::Watchpoints;
 use instructions::Vectors;
 
@@ -96,6 +97,12 @@ pub trait Machine {
 
     /// Translates a guest's address as an access of that kind would be; returns PAR_EL1 after the AT instruction.
     fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64;
+
+    /// Reads the registers that decide where the guest's walks lead.
+    fn stage1(&self) -> Stage1;
+
+    /// Returns where stage 2 of the guest has `ipa`; `None` where it maps nothing.
+    fn stage2(&self, ipa: Ipa) -> Option<Pa>;
 
     /// Reads or writes `width` bytes at an aligned address; `None` if the VM does not own the frame. The value means
     /// nothing for a write.

@@ -143,6 +143,16 @@ pub fn vtcr_el2(geometry: Geometry, pa_range: u8, vmid_bits: VmidBits) -> u64 {
     (sizes + walks + vmid_size + VTCR_EL2::RES1::SET).value
 }
 
+/// Returns where the stage 2 that this VTTBR_EL2 names has `ipa`; `None` where the VM would take a translation fault.
+///
+/// Its VM runs, so that its tables are not destroyed meanwhile.
+#[must_use]
+pub fn translate(memory: &impl TableMemory, vttbr_el2: u64, ipa_bits: u8, ipa: Ipa) -> Option<Pa> {
+    const BADDR: u64 = 0x0000_ffff_ffff_fffe;
+    let tables = Tables::at(Pa::new(vttbr_el2 & BADDR), Geometry::stage2(ipa_bits)?);
+    tables.translate(memory, ipa.get()).map(|leaf| leaf.output)
+}
+
 /// Holds the stage 2 tables of one VM.
 ///
 /// It does not know who owns a frame: RAM comes as [`Extents`], which only

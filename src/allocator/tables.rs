@@ -282,6 +282,11 @@ impl Tables {
         Ok(Self { root, geometry })
     }
 
+    /// Names tables that somebody else holds, to translate by them.
+    pub(super) const fn at(root: Pa, geometry: Geometry) -> Self {
+        Self { root, geometry }
+    }
+
     /// Returns the address of the root, aligned to its size: the base address of a TTBR.
     #[must_use]
     pub const fn root(&self) -> Pa {

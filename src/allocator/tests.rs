@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::Owner;
 use super::frames::Extents;
-use super::stage2::{MemoryType, Stage2, Stage2Attributes, vtcr_el2};
+use super::stage2::{MemoryType, Stage2, Stage2Attributes, translate, vtcr_el2};
 use super::tables::MapError;
 use super::vmid::VmidBits;
 use crate::addr::{Ipa, PAGE_BYTES, Pa, Region};
@@ -109,7 +109,7 @@ impl Watched {
         Self { stage2, vtcr, vttbr }
     }
 
-    /// Translates with both walkers, which must agree.
+    /// Translates with all walkers, which must agree.
     fn translate(&self, memory: &ScriptedMemory, ipa: u64) -> Option<Reached> {
         let reached = stage2_walk(memory, self.vtcr, self.vttbr, ipa);
         let translation = self.stage2.translate(memory, Ipa::new(ipa));
@@ -119,6 +119,8 @@ impl Watched {
             attributes: translation.attributes,
         });
         assert_eq!(translated, reached, "at {ipa:#x}");
+        let by_register = translate(memory, self.vttbr, self.stage2.geometry().input_bits(), Ipa::new(ipa));
+        assert_eq!(by_register, translation.map(|translation| translation.pa), "at {ipa:#x}");
         reached
     }
 

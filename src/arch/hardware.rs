@@ -6,7 +6,7 @@ use core::arch::asm;
 
 use aarch64_cpu::registers::{HCR_EL2, Readable, Writeable};
 use instructions::Vectors;
-use trapeze::addr::{GuestVa, Pa};
+use trapeze::addr::{GuestVa, Ipa, Pa};
 use trapeze::dispatcher::traps::Grants;
 use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
 use trapeze::interpreter::cache::CacheGeometry;
@@ -14,6 +14,7 @@ use trapeze::interpreter::device::Width;
 use trapeze::interpreter::device::vgic::{ListRegisters, State};
 use trapeze::interpreter::inject::{El1, Entry, Features};
 use trapeze::interpreter::translation::{Attempt, Stages};
+use trapeze::interpreter::walk::Stage1;
 use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
 
@@ -21,7 +22,7 @@ use super::gic::Gic;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
 use super::timer::Deadlines;
-use super::{access, console, guest, timer};
+use super::{access, console, guest, tenant, timer};
 
 /// HCR_EL2.VSE.
 const HCR_VSE: u64 = 1 << 8;
@@ -163,6 +164,18 @@ impl Machine for Hardware<'_> {
 
     fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {
         access::translate(address, stages, attempt)
+    }
+
+    fn stage1(&self) -> Stage1 {
+        Stage1 {
+            tcr_el1: read_sysreg!("tcr_el1"),
+            ttbr_el1: [read_sysreg!("ttbr0_el1"), read_sysreg!("ttbr1_el1")],
+            sctlr_el1: self.sctlr_el1(),
+        }
+    }
+
+    fn stage2(&self, ipa: Ipa) -> Option<Pa> {
+        tenant::stage2(self.monitor, ipa)
     }
 
     fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {

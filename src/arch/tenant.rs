@@ -13,7 +13,7 @@ use spin::Mutex;
 use trapeze::addr::{Ipa, PAGE_BYTES, Pa, Region};
 use trapeze::allocator::Owner;
 use trapeze::allocator::frames::{Extents, Frames};
-use trapeze::allocator::stage2::{Stage2, Stage2Attributes};
+use trapeze::allocator::stage2::{self, Stage2, Stage2Attributes};
 use trapeze::allocator::tables::{MapError, TableMemory};
 use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
@@ -31,6 +31,7 @@ use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 
 use super::monitor::Monitor;
 use super::percpu::Pcpu;
+use super::sysreg::read_sysreg;
 use super::{console, guest, memory, monitor, timer};
 
 /// Longest device tree of a VM: it is copied to the heap, and again when it is completed.
@@ -105,6 +106,13 @@ impl TableMemory for TableFrames<'_> {
             );
         }
     }
+}
+
+/// Returns where stage 2 of the guest whose registers are in this CPU has `ipa`. That guest's exit is being answered: so
+/// VTTBR_EL2 names tables of a VM that is not gathered, and nobody takes their frames back.
+pub fn stage2(monitor: &Monitor, ipa: Ipa) -> Option<Pa> {
+    let tables = TableFrames { frames: &mut monitor.frames.lock(), owner: Owner::Hypervisor };
+    stage2::translate(&tables, read_sysreg!("vttbr_el2"), monitor.controls.ipa_bits, ipa)
 }
 
 /// Why a VM does not start.

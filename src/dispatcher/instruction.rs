@@ -8,7 +8,7 @@ use instructions::{Cpu, Exclusive, Fault, Place, Reason, Registers, Vectors, dec
 use crate::addr::{GuestVa, PAGE_BYTES};
 use crate::ids::Gpr;
 use crate::interpreter::device::Width;
-use crate::interpreter::inject::{DataFault, Exception};
+use crate::interpreter::inject::{DataFault, Exception, external_on_walk};
 use crate::interpreter::load_store::is_big_endian;
 use crate::interpreter::translation::{self, Attempt, Stages};
 use crate::machine::Machine;
@@ -85,7 +85,11 @@ impl<M: Machine> Guest<'_, M> {
         let address = GuestVa::new(address);
         let first = self.machine.translate(address, Stages::First, attempt);
         let both = self.machine.translate(address, Stages::Both, attempt);
-        translation::page(first, both)
+        translation::page(first, both).map_err(|reason| match reason {
+            Reason::External => mmio::level_refused(address, None, self.vm, self.machine)
+                .map_or(reason, |level| Reason::Stage1(external_on_walk(level))),
+            Reason::Stage1(_) => reason,
+        })
     }
 
     /// Reads the instruction at `pc`; instructions are little-endian.

@@ -57,7 +57,7 @@ pub fn data_abort(abort: &Abort, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Ma
     };
     match answered {
         Some(()) => Next::Step,
-        None => nothing_there(abort, vcpu, vm),
+        None => nothing_there(abort, vcpu, vm, machine),
     }
 }
 
@@ -104,12 +104,12 @@ pub fn is_whole(
 }
 
 /// Turns an instruction fetch that stage 2 refused into the external abort of a bus without memory there.
-pub fn instruction_abort(abort: &Abort, machine: &mut impl Machine) -> Next {
+pub fn instruction_abort(abort: &Abort, vm: &Vm, machine: &mut impl Machine) -> Next {
     if abort.fault == Fault::TlbConflict {
         machine.invalidate_guest_tlb();
         return Next::Resume;
     }
-    Next::Inject(Exception::InstructionAbort { walk_level: None, far: abort.gva })
+    Next::Inject(Exception::InstructionAbort { walk_level: walk_level(abort, vm, machine), far: abort.gva })
 }
 
 /// Lets a device do a load or store; `None` when no device has the whole access. `AT_ONCE` is the one that is fast.
@@ -245,7 +245,7 @@ fn uart(
 
 /// The bus answers with an external abort where there is nothing (and where the access cannot be decoded).
 #[cold]
-fn nothing_there(abort: &Abort, vcpu: &Vcpu, vm: &Vm) -> Next {
+fn nothing_there(abort: &Abort, vcpu: &Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
     let kind = if abort.access.is_none() && abort.ipa.is_some_and(|ipa| vm.has_device_at(ipa)) {
         "an access to a device that its syndrome does not describe"
     } else {
@@ -258,12 +258,34 @@ fn nothing_there(abort: &Abort, vcpu: &Vcpu, vm: &Vm) -> Next {
     let fault = match abort.fault {
         Fault::Alignment => DataFault::Alignment,
         Fault::UnsupportedExclusive | Fault::UnsupportedAtomicUpdate => DataFault::UnsupportedAtomic,
-        _ => DataFault::External,
+        _ => walk_level(abort, vm, machine).map_or(DataFault::External, DataFault::ExternalOnWalk),
     };
     Next::Inject(Exception::DataAbort {
         fault,
         write: abort.write,
         cache_maintenance: abort.cache_maintenance,
         far: abort.gva,
+    })
+}
+
+/// Returns at which level of the guest's own tables the walk was that stage 2 refused; `None` if it refused another access.
+fn walk_level(abort: &Abort, vm: &Vm, machine: &mut impl Machine) -> Option<i8> {
+    let address = abort.gva.filter(|_| abort.stage1_walk)?;
+    level_refused(address, abort.ipa, vm, machine)
+}
+
+/// Walks the guest's own tables for `address`, in the VM's RAM only, to the level that lies in the page `refused` or in no
+/// RAM.
+#[cold]
+#[inline(never)]
+pub(super) fn level_refused(
+    address: GuestVa,
+    refused: Option<Ipa>,
+    vm: &Vm,
+    machine: &mut impl Machine,
+) -> Option<i8> {
+    machine.stage1().level_refused(address, refused, |descriptor| {
+        let at = machine.stage2(descriptor)?;
+        machine.access_ram(vm.id, at, Width::Double, None)
     })
 }

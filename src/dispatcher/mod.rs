@@ -125,7 +125,7 @@ pub fn synchronous(cause: &Cause, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl M
         Cause::Smc { imm16 } => call(imm16, Next::Step, vcpu, vm, machine),
         Cause::SystemRegister(access) => system_register(access, vcpu, vm, machine),
         Cause::DataAbort(abort) => mmio::data_abort(&abort, vcpu, vm, machine),
-        Cause::InstructionAbort(abort) => mmio::instruction_abort(&abort, machine),
+        Cause::InstructionAbort(abort) => mmio::instruction_abort(&abort, vm, machine),
         // Never trapped while a vCPU has its CPU to itself; the instruction is a hint.
         Cause::Wfx(_) => Next::Step,
         Cause::IllegalState => Next::Inject(Exception::IllegalState),

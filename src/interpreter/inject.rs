@@ -231,7 +231,7 @@ fn syndrome(exception: Exception, from_el0: bool) -> (u64, Option<GuestVa>) {
         Exception::IllegalState => (esr::ILLEGAL_STATE, 0, None),
         Exception::InstructionAbort { walk_level, far } => {
             let status = walk_level.map_or(EXTERNAL, external_on_walk);
-            (esr::INSTRUCTION_ABORT_LOWER, status | address_is_not_valid(status, far), far)
+            (esr::INSTRUCTION_ABORT_LOWER, u64::from(status) | address_is_not_valid(status, far), far)
         }
         Exception::DataAbort { fault, write, cache_maintenance, far } => {
             let status = data_fault_status(fault);
@@ -240,7 +240,7 @@ fn syndrome(exception: Exception, from_el0: bool) -> (u64, Option<GuestVa>) {
                 (false, true) => esr::WNR,
                 (false, false) => 0,
             };
-            (esr::DATA_ABORT_LOWER, status | kind | address_is_not_valid(status, far), far)
+            (esr::DATA_ABORT_LOWER, u64::from(status) | kind | address_is_not_valid(status, far), far)
         }
         Exception::SError { iss } => (esr::SERROR, u64::from(iss) & esr::ISS, None),
         Exception::Forward { esr_el2, far } => {
@@ -269,11 +269,12 @@ const fn class_at_el1(class: u64, from_el0: bool) -> u64 {
 }
 
 /// Fault status: synchronous external abort, not on a table walk.
-const EXTERNAL: u64 = 0b01_0000;
+const EXTERNAL: u8 = 0b01_0000;
 
-/// Fault status of an external abort on a walk. ISS.S1PTW stays 0: it speaks of stage 2 faults, and to the
+/// Returns the fault status of an external abort on a walk. ISS.S1PTW stays 0: it speaks of stage 2 faults, and to the
 /// guest there is no stage 2.
-const fn external_on_walk(level: i8) -> u64 {
+#[must_use]
+pub const fn external_on_walk(level: i8) -> u8 {
     match level {
         -1 => 0b01_0011,
         0 => 0b01_0100,
@@ -284,18 +285,18 @@ const fn external_on_walk(level: i8) -> u64 {
     }
 }
 
-fn data_fault_status(fault: DataFault) -> u64 {
+const fn data_fault_status(fault: DataFault) -> u8 {
     match fault {
         DataFault::External => EXTERNAL,
         DataFault::ExternalOnWalk(level) => external_on_walk(level),
         DataFault::Alignment => 0b10_0001,
         DataFault::UnsupportedAtomic => 0b11_0101,
-        DataFault::Stage1(status) => u64::from(status) & 0x3f,
+        DataFault::Stage1(status) => status & 0x3f,
     }
 }
 
 /// FnV exists for external aborts that are not on a walk; every other fault knows its address.
-const fn address_is_not_valid(status: u64, far: Option<GuestVa>) -> u64 {
+const fn address_is_not_valid(status: u8, far: Option<GuestVa>) -> u64 {
     if status == EXTERNAL && far.is_none() { esr::FNV } else { 0 }
 }
 

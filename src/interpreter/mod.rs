@@ -11,4 +11,5 @@ pub mod psci;
 pub mod smccc;
 pub mod sysreg;
 pub mod translation;
+pub mod walk;
 pub mod watchpoint;

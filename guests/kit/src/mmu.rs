@@ -90,7 +90,7 @@ impl Granule {
     }
 
     /// Returns how many address bits lie below the entries of level `level`.
-    fn shift_of(self, level: u32) -> u32 {
+    pub fn shift_of(self, level: u32) -> u32 {
         self.shift() + (3 - level) * (self.shift() - 3)
     }
 

@@ -27,6 +27,8 @@ pub const TESTS: &[Test] = tests![
     other_cpus_run_with_the_same_map,
     walk_through_nothing_is_an_external_abort,
     walk_through_nothing_names_its_level,
+    walk_through_nothing_with_16k_pages,
+    walk_through_nothing_with_64k_pages,
     every_part_of_ram_is_its_own,
 ];
 
@@ -291,37 +293,88 @@ fn other_cpus_run_with_the_same_map() -> Outcome {
     Ok(())
 }
 
-/// Reads and fetches through a level 2 entry that says its table is behind RAM; returns both exceptions.
-fn walk_through_nothing() -> [Option<Exception>; 2] {
+/// Returns the first address behind RAM, where nothing is.
+fn behind_ram() -> u64 {
+    device_tree().and_then(|tree| tree.memory()).map_or(0, |(start, bytes)| start + bytes)
+}
+
+fn walk_through_nothing_is_an_external_abort() -> Outcome {
     let map = mmu::enable(Granule::K4);
-    let end = device_tree().and_then(|tree| tree.memory()).map_or(0, |(start, bytes)| start + bytes);
-    map.entry(AT, 2).store(end | 3, SeqCst);
+    map.entry(AT, 2).store(behind_ram() | 3, SeqCst);
     mmu::flush();
     let seen = [read(AT + 0x1000).err(), call(AT + 0x1000).err()];
     map.entry(AT, 2).store(0, SeqCst);
     mmu::flush();
-    seen
-}
-
-fn walk_through_nothing_is_an_external_abort() -> Outcome {
-    for (seen, class) in walk_through_nothing().into_iter().zip([0x25, 0x21]) {
+    for (seen, class) in seen.into_iter().zip([0x25, 0x21]) {
         check_eq!(seen.map(|exception| exception.class()), Some(class), "{seen:x?}");
         check_eq!(seen.map(|exception| exception.far), Some(AT + 0x1000), "{seen:x?}");
         let status = seen.map_or(0, |exception| exception.iss() & 0x3f);
-        check!(status == 0x10 || status & 0x3c == 0x14, "no external abort: {seen:x?}");
+        check_eq!(status, 0x17, "on the walk, level 3: {seen:x?}");
+    }
+    Ok(())
+}
+
+/// An address of TTBR1_EL1, 48 bits, whose index is not 0 at any level, and TCR_EL1.T1SZ for it.
+const HIGH: u64 = 0xffff_9234_5678_9000;
+const T1SZ: u64 = 16;
+
+/// Loads from, stores to, executes and translates [`HIGH`] while its table of `level` lies behind RAM; returns the
+/// exceptions. Its other tables are in [`PAGES`], one after the other.
+fn walk_through_nothing(granule: Granule, first_level: u32, level: u32) -> [Option<Exception>; 4] {
+    let granule_bits = match granule {
+        Granule::K4 => 2,
+        Granule::K16 => 1,
+        Granule::K64 => 3,
+    };
+    let (tables, entries) = (page(0).0, 1_u64 << (granule.shift() - 3));
+    let first_entry = |at: u32| u64::from(at - first_level) * entries;
+    let table = |at: u32| if at == level { behind_ram() } else { tables + 8 * first_entry(at) };
+    for at in first_level..level {
+        let index = HIGH << T1SZ >> T1SZ >> granule.shift_of(at) & (entries - 1);
+        PAGES.0[(first_entry(at) + index) as usize].store(table(at + 1) | 3, SeqCst);
+    }
+    let tcr = mrs!("TCR_EL1");
+    msr!("TTBR1_EL1", table(first_level));
+    // EPD1 off, walks as TTBR0's.
+    msr!("TCR_EL1", tcr & !(1 << 23) | T1SZ << 16 | 3 << 28 | 1 << 24 | 1 << 26 | granule_bits << 30);
+    mmu::flush();
+    let at = catch(|| translate!("S1E1R", HIGH));
+    let seen = [read(HIGH).err(), write(HIGH, 0).err(), call(HIGH).err(), at.err()];
+    msr!("TCR_EL1", tcr);
+    mmu::flush();
+    seen
+}
+
+/// Checks that an abort names each level from `first_level` on.
+fn walks_name_their_level(granule: Granule, first_level: u32) -> Outcome {
+    const WNR: u64 = 1 << 6;
+    const CM: u64 = 1 << 8;
+    if !granule.is_implemented() {
+        return Err(End::Skipped("ID_AA64MMFR0_EL1: no such granule"));
+    }
+    let kinds = [("load", 0x25, 0), ("store", 0x25, WNR), ("fetch", 0x21, 0), ("AT", 0x25, CM | WNR)];
+    for level in first_level..4 {
+        let status = 0x14 + u64::from(level);
+        for (seen, (kind, class, bits)) in
+            walk_through_nothing(granule, first_level, level).into_iter().zip(kinds)
+        {
+            let told = seen.map(|exception| (exception.class(), exception.iss(), exception.far));
+            check_eq!(told, Some((class, status | bits, HIGH)), "{kind}, level {level}: {seen:x?}");
+        }
     }
     Ok(())
 }
 
 fn walk_through_nothing_names_its_level() -> Outcome {
-    for seen in walk_through_nothing() {
-        check_eq!(
-            seen.map(|exception| exception.iss() & 0x3f),
-            Some(0x17),
-            "on the walk, level 3: {seen:x?}"
-        );
-    }
-    Ok(())
+    walks_name_their_level(Granule::K4, 0)
+}
+
+fn walk_through_nothing_with_16k_pages() -> Outcome {
+    walks_name_their_level(Granule::K16, 0)
+}
+
+fn walk_through_nothing_with_64k_pages() -> Outcome {
+    walks_name_their_level(Granule::K64, 1)
 }
 
 fn every_part_of_ram_is_its_own() -> Outcome {

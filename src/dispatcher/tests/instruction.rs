@@ -186,6 +186,23 @@ fn a_store_that_fails_in_its_second_page_has_stored_nothing() {
 }
 
 #[test]
+fn a_walk_through_nothing_in_the_second_page_names_its_level() {
+    const BOUNDARY: u64 = KERNEL_VA | (GICD + 0x1000);
+    /// PAR_EL1 of a stage 2 fault of a stage 1 walk (S, PTW).
+    const WALK: u64 = 0xb01 | 0x07 << 1;
+    // TCR_EL1: T1SZ 16, TG1 4 KiB; with no granule there is no walk to follow.
+    for (tcr_el1, status) in [(16 << 16 | 2 << 30, 0x14), (16 << 16, 0x10)] {
+        let mut bench = about_to(STP_W1_W2_X0_PRE_8, 0);
+        bench.vcpus[0].frame.x[0] = BOUNDARY - 12;
+        let machine = &mut bench.cpus[0];
+        (machine.tcr_el1, machine.ttbr_el1) = (tcr_el1, [0, 0x1000]);
+        machine.pages.insert(BOUNDARY, WALK);
+        let entry = bench.injects(0, NOT_DESCRIBED | WNR, BOUNDARY - 4, hpfar(GICD));
+        assert_eq!((entry.esr_el1, entry.far_el1), (DATA_ABORT | WNR | status, Some(BOUNDARY)));
+    }
+}
+
+#[test]
 fn where_nothing_is_the_abort_names_the_piece() {
     // The device ends between the two words.
     let end = UART + 0x1000;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::bench::{KERNEL_VA, RAM};
-use crate::addr::{GuestVa, Pa};
+use crate::addr::{GuestVa, Ipa, Pa};
 use crate::dispatcher::traps::Grants;
 use crate::ids::{IntId, PcpuId, Ticks, VmId};
 use crate::interpreter::device::Width;
@@ -16,6 +16,7 @@ use crate::interpreter::device::vgic::{
 };
 use crate::interpreter::inject::{El1, Entry, Features};
 use crate::interpreter::translation::{Attempt, Stages};
+use crate::interpreter::walk::Stage1;
 use crate::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 use crate::machine::Machine;
 use instructions::Vectors;
@@ -64,6 +65,10 @@ pub struct Scripted {
     pub cpacr_el1: u64,
     /// SCTLR_EL1.
     pub sctlr_el1: u64,
+    /// TCR_EL1.
+    pub tcr_el1: u64,
+    /// TTBR0_EL1 and TTBR1_EL1.
+    pub ttbr_el1: [u64; 2],
     /// VBAR_EL1.
     pub vbar_el1: u64,
     /// The guest's EOImode.
@@ -111,6 +116,8 @@ impl Scripted {
             now: 1000,
             cpacr_el1: 3 << 20,
             sctlr_el1: 0,
+            tcr_el1: 0,
+            ttbr_el1: [0; 2],
             vbar_el1: 0x4008_0800,
             splits: false,
             physical: vec![],
@@ -330,6 +337,14 @@ impl Machine for Scripted {
         let first = self.pages.get(&page).copied().unwrap_or(own);
         let is_mapped = first & 1 != 0 || is_ram(first & 0xffff_ffff_f000);
         if stages == Stages::First || is_mapped { first } else { TRANSLATION_FAULT }
+    }
+
+    fn stage1(&self) -> Stage1 {
+        Stage1 { tcr_el1: self.tcr_el1, ttbr_el1: self.ttbr_el1, sctlr_el1: self.sctlr_el1 }
+    }
+
+    fn stage2(&self, ipa: Ipa) -> Option<Pa> {
+        is_ram(ipa.get()).then(|| Pa::new(ipa.get()))
     }
 
     fn access_ram(&mut self, owner: VmId, at: Pa, width: Width, write: Option<u64>) -> Option<u64> {

@@ -200,6 +200,46 @@ fn a_table_walk_never_reads_a_device() {
     assert_eq!(bench.read_word(0, UART), u64::from(b'x'), "the character is still there");
 }
 
+/// Makes a VM whose walks for [`KERNEL_VA`] find tables in RAM down to one at `end`, of level 2.
+fn with_tables(end: u64) -> Bench {
+    const TABLES: u64 = RAM + 0x10_0000;
+    let mut bench = Bench::new(GicVersion::V3, 1);
+    let machine = &mut bench.cpus[0];
+    (machine.tcr_el1, machine.ttbr_el1) = (16 << 16 | 2 << 30, [0, TABLES]); // T1SZ, TG1: 4 KiB
+    for (descriptor, next) in [(TABLES + 8 * 0x100, TABLES + 0x1000), (TABLES + 0x1000, end)] {
+        machine.ram.extend((descriptor..).zip((next | 3).to_le_bytes()));
+    }
+    bench
+}
+
+#[test]
+fn a_walk_through_nothing_names_its_level() {
+    const S1PTW: u64 = 1 << 7;
+    const PERMISSION: u64 = 0x0f;
+    const FETCH: u64 = 0x21 << 26 | 1 << 25;
+    const LOAD: u64 = 0x25 << 26 | 1 << 25;
+    // Nothing there, a device that is emulated, or one that the VM has and whose registers no walk may read (HCR_EL2.PTW).
+    for (end, fault) in [(0x1000, 0x07), (UART, 0x07), (0x0801_0000, PERMISSION)] {
+        let take = |class, iss| {
+            let mut bench = with_tables(end);
+            bench.injects(0, esr(class, S1PTW | iss), KERNEL_VA | 0x1234, hpfar(end)).esr_el1
+        };
+        assert_eq!(take(0x24, fault), LOAD | 0x16, "{end:#x}");
+        assert_eq!(take(0x24, fault | WNR), LOAD | WNR | 0x16, "{end:#x}");
+        assert_eq!(take(0x20, fault), FETCH | 0x16, "{end:#x}");
+    }
+    // The guest has changed its tables since, or the access itself was refused.
+    let mut bench = with_tables(RAM);
+    assert_eq!(bench.injects(0, esr(0x24, S1PTW | 0x07), KERNEL_VA, hpfar(0x1000)).esr_el1, EXTERNAL);
+    let mut bench = with_tables(0x1000);
+    assert_eq!(
+        bench.injects(0, Touch::load(0x1000, Width::Word).esr(), KERNEL_VA, hpfar(0x1000)).esr_el1,
+        EXTERNAL
+    );
+    let mut bench = with_tables(0x1000);
+    assert_eq!(bench.injects(0, esr(0x20, 0x07), KERNEL_VA, hpfar(0x1000)).esr_el1, FETCH | 0x10);
+}
+
 #[test]
 fn ram_is_not_a_device() {
     let mut bench = Bench::new(GicVersion::V3, 1);

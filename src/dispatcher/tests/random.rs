@@ -35,6 +35,8 @@ enum Step {
     Handle { ends: bool },
     /// Another state to come from.
     State { pstate: usize, splits: bool, sctlr_el1: u64, now: u64 },
+    /// Other tables of the guest's own.
+    Tables { tcr_el1: u64, ttbr_el1: [u64; 2] },
     /// CPUs look at their requests.
     Kicks,
 }
@@ -96,6 +98,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<bool>().prop_map(|ends| Step::Handle { ends }),
         1 => (0..STATES.len(), any::<bool>(), any::<u64>(), word())
             .prop_map(|(pstate, splits, sctlr_el1, now)| Step::State { pstate, splits, sctlr_el1, now }),
+        1 => (any::<u64>(), [word().boxed(), (0x4000_0000..0x5000_0000_u64).boxed()])
+            .prop_map(|(tcr_el1, ttbr_el1)| Step::Tables { tcr_el1, ttbr_el1 }),
         2 => Just(Step::Kicks),
     ]
 }
@@ -139,6 +143,10 @@ impl Play {
                 bench.vcpus[cpu].frame.pstate = STATES[pstate];
                 let machine = &mut bench.cpus[cpu];
                 (machine.splits, machine.sctlr_el1, machine.now) = (splits, sctlr_el1, now);
+            }
+            Step::Tables { tcr_el1, ttbr_el1 } => {
+                let machine = &mut bench.cpus[cpu];
+                (machine.tcr_el1, machine.ttbr_el1) = (tcr_el1, ttbr_el1);
             }
             Step::Kicks => {
                 bench.serve_kicks();
