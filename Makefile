@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
+export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT DTB BUNDLE FIRMWARE LOADER NET SERIAL
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -27,8 +27,8 @@ BUILT_IN := target/hello.itb
 IMAGES := target/trapeze.img target/hello.img target/initramfs.cpio target/suite.img target/audit.img target/oracle.img \
     target/bench.img target/count.so
 
-.PHONY: help setup setup-run build guests hello run debug gdb suite suite-matrix audit test test-long check bench doc clean \
-	distclean FORCE
+.PHONY: help setup setup-run setup-card build guests hello run image debug gdb suite suite-matrix audit test test-long check \
+	bench doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
@@ -50,6 +50,11 @@ help: ## List what make can do
 #|   QUIET=1             only the guest on the console; LOG=off|error|warn|info|debug|trace says how much else
 #|   QEMU_ARGS="..."     more options for QEMU
 #|   PORT=n              where make debug waits and make gdb attaches (1234)
+#| make image takes these but QEMU_ARGS and PORT, BUNDLE=path for a bundle of your own, and
+#|   FIRMWARE=folder     the board's firmware: Raspberry Pi OS's boot partition (Debian's raspi-firmware)
+#|   DTB=path            the board's device tree (that of Debian's kernel)
+#|   LOADER=1            wait for a bundle from the serial line
+#|   NET=1               lay the files out for TFTP too, in target/rpi4/net; SERIAL=n for the board with that number
 #| make suite takes BOARD, CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
 #|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
 #|   LIMIT=n             seconds that a machine may take (180)
@@ -60,12 +65,18 @@ setup: ## Install what is missing (make run and make test do it themselves)
 setup-run:
 	tools/setup --run
 
+setup-card:
+	tools/setup --card
+
 build: setup-run target/trapeze.img ## Build the hypervisor image, target/trapeze.img
 
 guests: target/hello.img target/initramfs.cpio ## Build the guests
 
 run: setup-run target/trapeze.img guests ## Run a guest under Trapeze
 	tools/run
+
+image: setup-card target/trapeze.img guests ## Lay out a card for BOARD=rpi4 that runs it: target/rpi4 (docs/rpi4.md)
+	tools/image
 
 debug: setup-run target/trapeze.img guests ## The same, paused until make gdb attaches and continues
 	echo "Waiting for 'make gdb'; Ctrl-A x leaves." >&2

@@ -15,12 +15,13 @@ const SHORT: Duration = Duration::from_secs(30);
 /// How every line of the hypervisor's own begins.
 const PREFIX: &str = "trapeze: ";
 /// What the scripts read from the environment; a test's machine has nothing of its caller's.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "APPEND",
     "BOARD",
     "BUNDLE",
     "CPU",
     "CPUS",
+    "DTB",
     "GIC",
     "GUEST",
     "IMAGE",
