@@ -27,8 +27,8 @@ BUILT_IN := target/hello.itb
 IMAGES := target/trapeze.img target/hello.img target/initramfs.cpio target/suite.img target/audit.img target/oracle.img \
     target/bench.img target/count.so
 
-.PHONY: help setup setup-run setup-card build guests hello run image debug gdb suite suite-matrix audit test test-long check \
-	bench doc clean distclean FORCE
+.PHONY: help setup setup-run setup-card build guests hello run image debug gdb suite suite-matrix audit test test-long \
+	check bench doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."

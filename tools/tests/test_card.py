@@ -1,4 +1,4 @@
-"""Facts about tools/image: what is on a card for a Raspberry Pi 4, made of small files that only bear the right names."""
+"""Facts about tools/image: what is on a card for a Raspberry Pi 4. Small files stand for the real ones."""
 
 import contextlib
 import io
