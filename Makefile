@@ -13,6 +13,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
+export BUNDLE DTB FIRMWARE LOADER NET SERIAL LAB
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -27,8 +28,8 @@ BUILT_IN := target/hello.itb
 IMAGES := target/trapeze.img target/hello.img target/initramfs.cpio target/suite.img target/audit.img target/oracle.img \
     target/bench.img target/count.so
 
-.PHONY: help setup setup-run build guests hello run debug gdb suite suite-matrix audit test test-long check bench doc clean \
-	distclean FORCE
+.PHONY: help setup setup-run setup-card setup-lab build guests hello run image debug gdb suite suite-matrix audit test \
+	test-long test-lab check bench doc clean distclean FORCE
 
 help: ## List what make can do
 	echo "Trapeze: an AArch64 type-1 hypervisor. On a fresh Debian 12 'make run' and 'make test' do everything."
@@ -50,9 +51,15 @@ help: ## List what make can do
 #|   QUIET=1             only the guest on the console; LOG=off|error|warn|info|debug|trace says how much else
 #|   QEMU_ARGS="..."     more options for QEMU
 #|   PORT=n              where make debug waits and make gdb attaches (1234)
+#| make image takes these but QEMU_ARGS and PORT, BUNDLE=path for a bundle of your own, and
+#|   FIRMWARE=folder     the board's firmware: Raspberry Pi OS's boot partition (Debian's raspi-firmware)
+#|   DTB=path            the board's device tree (that of Debian's kernel)
+#|   LOADER=1            wait for a bundle from the serial line
+#|   NET=1               lay the files out for TFTP too, in target/rpi4/net; SERIAL=n for the board with that number
 #| make suite takes BOARD, CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
 #|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
 #|   LIMIT=n             seconds that a machine may take (180)
+#| make test-lab takes LAB=path, labgrid's environment: one of tests/labgrid (docs/rpi4.md), or your own
 
 setup: ## Install what is missing (make run and make test do it themselves)
 	tools/setup
@@ -60,12 +67,21 @@ setup: ## Install what is missing (make run and make test do it themselves)
 setup-run:
 	tools/setup --run
 
+setup-card:
+	tools/setup --card
+
+setup-lab:
+	tools/setup --lab
+
 build: setup-run target/trapeze.img ## Build the hypervisor image, target/trapeze.img
 
 guests: target/hello.img target/initramfs.cpio ## Build the guests
 
 run: setup-run target/trapeze.img guests ## Run a guest under Trapeze
 	tools/run
+
+image: setup-card target/trapeze.img guests ## Lay out a card for BOARD=rpi4 that runs it: target/rpi4 (docs/rpi4.md)
+	tools/image
 
 debug: setup-run target/trapeze.img guests ## The same, paused until make gdb attaches and continues
 	echo "Waiting for 'make gdb'; Ctrl-A x leaves." >&2
@@ -90,6 +106,9 @@ test: setup $(IMAGES) ## Run the tests; ends in a summary
 test-long: setup $(IMAGES) ## The same and the long forms: 100 million random words, 100,000 loads and stores, every machine
 	tools/test --long
 
+test-lab: setup-lab target/trapeze.img target/suite.img ## The suite on the boards of a labgrid lab; QEMU's if no LAB is given
+	tools/lab
+
 check: setup-run $(BUILT_IN) ## Format, lints and host tests, in under a minute
 	tools/test --check
 
@@ -100,7 +119,7 @@ doc: setup-run ## Write the API documentation to target/doc
 	cargo doc --workspace --no-deps --lib --document-private-items
 
 clean: ## Remove what was built; what was downloaded stays
-	test ! -d target || find target -mindepth 1 -maxdepth 1 ! -name debian -exec rm -rf {} +
+	test ! -d target || find target -mindepth 1 -maxdepth 1 ! -name debian ! -name venv -exec rm -rf {} +
 
 distclean: ## Remove the downloads too
 	rm -rf target

@@ -21,6 +21,7 @@ const SETTINGS: [&str; 18] = [
     "BUNDLE",
     "CPU",
     "CPUS",
+    "DTB",
     "GIC",
     "GUEST",
     "IMAGE",
@@ -33,7 +34,6 @@ const SETTINGS: [&str; 18] = [
     "PORT",
     "QEMU_ARGS",
     "QUIET",
-    "TREE",
 ];
 
 /// Returns a path in the repository.

@@ -74,7 +74,7 @@ fn a_bundle_that_is_none_is_told_of_on_every_uart() {
     says_everywhere(
         Machine::new().with("BUNDLE", bundle),
         "the bundle: bundle: not a FIT image (no d00dfeed at its start): build one with mkimage -f; in config.txt \
-         say `initramfs trapeze.itb followkernel`, without `=`, and copy the file anew",
+         say `initramfs bundle.itb followkernel`, without `=`, and copy the file anew",
     );
 }
 
@@ -84,13 +84,13 @@ fn half_a_bundle_is_told_of_on_every_uart() {
     let whole = std::fs::read(Bundle::of(&[guest("one", "1")]).path()).unwrap();
     let bundle = scratch.file("itb", &whole[..whole.len() / 2]);
     let outcome = on_board(Machine::new()).with("BUNDLE", bundle).run();
-    outcome.failed().contains("in config.txt say `initramfs trapeze.itb followkernel`");
+    outcome.failed().contains("in config.txt say `initramfs bundle.itb followkernel`");
 }
 
 #[test]
 fn no_device_tree_is_told_of_on_every_uart() {
     says_everywhere(
-        Machine::new().with("TREE", ""),
+        Machine::new().with("DTB", "none"),
         "no device tree: x0 points to none, and there is none at the base of RAM; in config.txt say \
          device_tree=bcm2711-rpi-4-b.dtb, and put that file on the card",
     );
@@ -131,5 +131,5 @@ fn a_vm_larger_than_the_board_is_told_what_is_free() {
     outcome
         .failed()
         .contains("vm large does not start: /memory: reg: 4096 MiB, but ")
-        .contains("say gpu_mem=16");
+        .contains("in config.txt say nothing of gpu_mem= and total_mem=");
 }

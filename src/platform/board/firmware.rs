@@ -82,10 +82,10 @@ impl Firmware {
                 "; in config.txt say arm_64bit=1 and kernel=kernel8.img, and leave armstub= out"
             }
             (Self::RaspberryPi, Trouble::Bundle) => {
-                "; in config.txt say `initramfs trapeze.itb followkernel`, without `=`, and copy the file anew"
+                "; in config.txt say `initramfs bundle.itb followkernel`, without `=`, and copy the file anew"
             }
             (Self::RaspberryPi, Trouble::Memory) => {
-                "; in config.txt say gpu_mem=16, and leave total_mem= out"
+                "; in config.txt say nothing of gpu_mem= and total_mem="
             }
         }
     }
