@@ -139,7 +139,14 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
     };
     // SAFETY: `enable_mmu` mapped the tree, and nobody else uses it.
     let fdt = dtb::open(unsafe { memory::bytes(tree) });
-    let console = fdt.as_ref().ok().and_then(|fdt| Console::find(fdt).ok().flatten());
+    let console = fdt.as_ref().ok().and_then(|fdt| {
+        let console = Console::find(fdt).ok()??;
+        Some(console.at_the_header(fdt, |pins| {
+            add_device(map, pins);
+            // SAFETY: device registers by the board's tree, mapped as such; reading them changes nothing.
+            unsafe { Mmio::new(pins) }.read32(4)
+        }))
+    });
     if let Some(console) = &console {
         add_device(map, console.registers);
         console::open(uart(console), LevelFilter::Info);
@@ -158,6 +165,9 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
             stop(&format_args!("the board's device tree: {error}{}", firmware.advice(Trouble::Tree)))
         }
     };
+    if let Some(console) = console {
+        board.set_console(console);
+    }
     log::set_max_level(level(&board.bootargs));
     board.reserve(pages(tree));
     board.reserve(mmu::image());

@@ -108,6 +108,11 @@ impl Board {
         }
     }
 
+    /// Makes another UART the console.
+    pub fn set_console(&mut self, console: Console) {
+        self.console = Some(console.interrupting(self.gic.phandle));
+    }
+
     /// Takes `region` out of the free RAM.
     #[inline(never)]
     pub fn reserve(&mut self, region: Region<Pa>) {

@@ -84,9 +84,7 @@ impl Firmware {
             (Self::RaspberryPi, Trouble::Bundle) => {
                 "; in config.txt say `initramfs bundle.itb followkernel`, without `=`, and copy the file anew"
             }
-            (Self::RaspberryPi, Trouble::Memory) => {
-                "; in config.txt say nothing of gpu_mem= and total_mem="
-            }
+            (Self::RaspberryPi, Trouble::Memory) => "; in config.txt say nothing of gpu_mem= and total_mem=",
         }
     }
 }

@@ -272,6 +272,37 @@ fn stdout_path_may_be_a_path_with_options() {
 }
 
 #[test]
+fn the_console_is_where_the_pins_of_the_header_lead() {
+    let gpio =
+        branch("gpio@7e200000").text("compatible", "brcm,bcm2711-gpio").cells("reg", &[0x7e20_0000, 0xb4]);
+    let with_pins = || {
+        let mut tree = pi();
+        let soc = tree.at("/soc");
+        *soc = core::mem::replace(soc, branch("")).with(gpio.clone());
+        tree
+    };
+    let chosen = |tree: &Branch, gpfsel1| {
+        let mut blob = tree.blob(&[]);
+        let fdt = open(&mut blob).unwrap();
+        Console::find(&fdt).unwrap().unwrap().at_the_header(&fdt, |pins| {
+            assert_eq!(pins, pa(0xfe20_0000, 0xb4));
+            gpfsel1
+        })
+    };
+    let said = UartKind::Bcm2835MiniUart;
+    for (gpfsel1, kind) in
+        [(0, said), (0b010 << 12, said), (0b100 << 12, UartKind::Pl011), (0b111 << 12, said)]
+    {
+        assert_eq!(chosen(&with_pins(), gpfsel1).kind, kind, "{gpfsel1:#x}");
+    }
+    assert_eq!(chosen(&with_pins(), 0b100 << 12).interrupt.unwrap().intid, IntId(153));
+    let mut alone = with_pins();
+    alone.at("/soc/serial@7e201000").set("status", b"disabled\0");
+    assert_eq!(chosen(&alone, 0b100 << 12).kind, said, "there is no other one");
+    assert_eq!(chosen(&pi(), 0b100 << 12).kind, said, "and here are no pins");
+}
+
+#[test]
 fn an_interrupt_of_another_controller_is_not_the_consoles() {
     let mut tree = pi_with("/soc/serial@7e215040", "interrupt-parent", &[2]);
     let other = branch("gpio").cells("phandle", &[2]).cells("#interrupt-cells", &[3]);
