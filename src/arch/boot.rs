@@ -54,10 +54,15 @@ pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
             return None;
         }
         let header = Region::<Pa>::new(candidate, 40)?;
+        // The boot protocol has the image cleaned to the point of coherency, not the tree: what a boot loader wrote of it
+        // may be in the caches only, which are off (Arm ARM DDI 0487K.a, B2.11 and D7.5).
+        memory::clean_invalidate(header);
         // SAFETY: the boot protocol says that a tree is there; if not, the header read is of RAM near the image or
         // of where the boot loader pointed, and is checked.
         let size = dtb::total_size(unsafe { memory::bytes(header) }).ok()?;
-        Region::<Pa>::new(candidate, size as u64)
+        let tree = Region::<Pa>::new(candidate, size as u64)?;
+        memory::clean_invalidate(tree); // `refuse_level` reads and mends all of it
+        Some(tree)
     })
 }
 
