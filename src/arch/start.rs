@@ -38,7 +38,7 @@ start:                                  // x0: device tree, or 0
     b.ne    6f
     b       1f
 13:
-    mov     x1, #(1 << 31)              // HCR_EL2.RW alone: no E2H, no TGE, no traps yet
+    ldr     w1, ={hcr}                  // no E2H, no TGE, no traps yet
     msr     hcr_el2, x1
     isb
     ldr     w1, ={sctlr_off}
@@ -128,7 +128,7 @@ secondary_start:
     mrs     x21, CurrentEL
     cmp     x21, #(2 << 2)
     b.ne    6b
-    mov     x1, #(1 << 31)
+    ldr     w1, ={hcr}
     msr     hcr_el2, x1
     isb
     ldr     w1, ={sctlr_off}
@@ -202,6 +202,9 @@ aarch32:
     .balign 4
     .ltorg
     "#,
+    // HCR_EL2: RW, and AMO, IMO and FMO: `find_work` waits by WFI for what comes to EL2, before the first guest as well
+    // (Arm ARM DDI 0487K.a, HCR_EL2.IMO: without it a physical IRQ is EL1's, and pends while the CPU is at EL2).
+    hcr = const 0x8000_0038_u32,
     // SCTLR_EL2 with its RES1 bits and nothing else: MMU and caches off (Arm ARM DDI 0487K.a, D24.2.131).
     sctlr_off = const 0x30c5_0830_u32,
     link_base = const 0x4020_0000_u32,
