@@ -191,6 +191,8 @@ pub fn reset_performance_monitors() {
 }
 
 /// Gives EL1 and EL0 of this CPU the state that a reset leaves. General-purpose registers come with the entry.
+///
+/// After [`take_control`]: floating point must not trap.
 pub fn reset_el1(controls: &Controls) {
     write_sysreg!("sctlr_el1", controls.sctlr_el1_at_boot & !SCTLR_EL1_RESET_0 | SCTLR_EL1_RES1);
     clear!(
@@ -212,7 +214,7 @@ pub fn reset_el1(controls: &Controls) {
 
 fn clear_floating_point() {
     // SAFETY: EL2's own code is built without floating point: these registers are the guest's alone, and
-    // CPTR_EL2.TFP is 0, so the instructions do not trap.
+    // `take_control` cleared CPTR_EL2.TFP, which a reset leaves UNKNOWN, so the instructions do not trap.
     unsafe {
         asm!(
             ".arch_extension fp",
