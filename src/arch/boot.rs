@@ -25,7 +25,7 @@ use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
 use super::timer::Deadlines;
-use super::{heap, memory};
+use super::{guest, heap, memory};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
@@ -345,6 +345,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
             }
         }
     };
+    guest::vacate(); // a reset leaves EL1's registers and VTTBR_EL2 unknown
     let id = PcpuId(number as u8);
     let area = &CPU_AREAS[number];
     let cpu = Box::into_raw(Box::new(Pcpu {

@@ -113,6 +113,7 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     let controls = &cpu.monitor.controls;
     let tenant = &guest.tenant;
     cpu.gic.reset_virtual();
+    guest::close_el1();
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
     guest::reset_el1(controls);
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
