@@ -24,12 +24,15 @@ use super::mmu::{self, El2Map};
 use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
+use super::sysreg::read_sysreg;
 use super::timer::Deadlines;
 use super::{guest, heap, memory};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
 const GIB: u64 = 1 << 30;
+/// ISR_EL1.A: an SError is pending.
+const ISR_A: u64 = 1 << 8;
 
 /// What the start left: RAM for VMs, and the bundle if the boot loader brought one.
 pub struct Claimed {
@@ -355,6 +358,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
         gic,
         timer: Deadlines::new(), // a reset leaves it unknown, and its interrupt goes on
         monitor,
+        has_old_serror: read_sysreg!("isr_el1") & ISR_A != 0,
         guest: None,
     }));
     TPIDR_EL2.set(cpu.expose_provenance() as u64); // the vectors give it to each handler
