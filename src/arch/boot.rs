@@ -24,12 +24,15 @@ use super::mmu::{self, El2Map};
 use super::monitor::Monitor;
 use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
+use super::sysreg::read_sysreg;
 use super::timer::Deadlines;
-use super::{heap, memory};
+use super::{guest, heap, memory};
 
 /// RAM that the heap gets beside what the image brings along.
 const HEAP_BYTES: u64 = 8 << 20;
 const GIB: u64 = 1 << 30;
+/// ISR_EL1.A: an SError is pending.
+const ISR_A: u64 = 1 << 8;
 
 /// What the start left: RAM for VMs, and the bundle if the boot loader brought one.
 pub struct Claimed {
@@ -54,10 +57,15 @@ pub fn locate_device_tree(x0: u64) -> Option<Region<Pa>> {
             return None;
         }
         let header = Region::<Pa>::new(candidate, 40)?;
+        // The boot protocol has the image cleaned to the point of coherency, not the tree: what a boot loader wrote of it
+        // may be in the caches only, which are off (Arm ARM DDI 0487K.a, B2.11 and D7.5).
+        memory::clean_invalidate(header);
         // SAFETY: the boot protocol says that a tree is there; if not, the header read is of RAM near the image or
         // of where the boot loader pointed, and is checked.
         let size = dtb::total_size(unsafe { memory::bytes(header) }).ok()?;
-        Region::<Pa>::new(candidate, size as u64)
+        let tree = Region::<Pa>::new(candidate, size as u64)?;
+        memory::clean_invalidate(tree); // `refuse_level` reads and mends all of it
+        Some(tree)
     })
 }
 
@@ -350,6 +358,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
             }
         }
     };
+    guest::vacate(); // a reset leaves EL1's registers and VTTBR_EL2 unknown
     let id = PcpuId(number as u8);
     let area = &CPU_AREAS[number];
     let cpu = Box::into_raw(Box::new(Pcpu {
@@ -359,6 +368,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
         gic,
         timer: Deadlines::new(), // a reset leaves it unknown, and its interrupt goes on
         monitor,
+        has_old_serror: read_sysreg!("isr_el1") & ISR_A != 0,
         guest: None,
     }));
     TPIDR_EL2.set(cpu.expose_provenance() as u64); // the vectors give it to each handler

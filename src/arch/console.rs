@@ -178,8 +178,10 @@ impl Log for Logger {
 pub fn open(uart: Uart, level: LevelFilter) {
     uart.turn_on();
     CONSOLE.with(|console| console.uart = Some(uart));
-    // A second logger is refused: there is only this one, and `open` may be called again for another UART.
-    let _ = log::set_logger(&Logger);
+    // Not `set_logger`, which begins with an exclusive: the MMU may be off, as in `boot::refuse_level`, and memory Device
+    // (Arm ARM DDI 0487K.a, B2.12.2). A second logger is refused: there is only this one, and `open` may be called again.
+    // SAFETY: consoles are opened by the boot CPU, before it starts another one: no other call is under way.
+    let _ = unsafe { log::set_logger_racy(&Logger) };
     log::set_max_level(level);
 }
 

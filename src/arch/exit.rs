@@ -37,10 +37,13 @@ extern "C" fn exit_irq(cpu: &mut Pcpu) -> *const Frame {
     run::go_on(cpu)
 }
 
-/// Answers a system error: it is the guest's, for EL2 has none of its own while a guest runs.
+/// Answers a system error: it is the guest's, for EL2 has none of its own while a guest runs, unless it is older than all
+/// guests: they are masked at EL2, so what firmware left pending comes now (Arm ARM DDI 0487K.a, ISR_EL1).
 #[unsafe(no_mangle)]
 extern "C" fn exit_serror(cpu: &mut Pcpu) -> *const Frame {
-    if let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest {
+    if core::mem::take(&mut cpu.has_old_serror) {
+        log::warn!("CPU {}: an SError was pending before it had a guest", cpu.id.0);
+    } else if let Some(Guest { vcpu, tenant, .. }) = &mut cpu.guest {
         let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
         dispatcher::system_error(vcpu, &tenant.vm, &mut machine);
     }

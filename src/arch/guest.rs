@@ -20,6 +20,10 @@ use super::sysreg::{isb, read_sysreg, write_sysreg};
 const SCTLR_EL1_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 11;
 /// SCTLR_EL1 bits that a reset clears: M, C, I, E0E, EE (Arm ARM DDI 0487K.a, D24.2.130).
 const SCTLR_EL1_RESET_0: u64 = 1 | 1 << 2 | 1 << 12 | 1 << 24 | 1 << 25;
+/// SCTLR_EL1.M.
+const SCTLR_EL1_M: u64 = 1;
+/// TCR_EL1 by which no walk starts: EPD0 and EPD1. T0SZ, T1SZ and TG1 have values that every CPU has: 16, 16 and 4 KiB.
+const TCR_EL1_NO_WALKS: u64 = 1 << 7 | 1 << 23 | 16 | 16 << 16 | 0b10 << 30;
 /// VMPIDR_EL2 bit 31, RES1.
 const MPIDR_RES1: u64 = 1 << 31;
 
@@ -80,9 +84,25 @@ fn take_fine_control(features: Features) {
 /// Leaves this CPU without a guest: nothing of EL1 translates, counts or interrupts any more.
 pub fn give_up(features: Features) {
     stop_what_runs_by_itself(features);
-    write_sysreg!("sctlr_el1", SCTLR_EL1_RES1); // no walk starts from the guest's tables any more
-    isb();
+    vacate();
+}
+
+/// Gives this CPU, which has no guest, stage 2 of nobody.
+pub fn vacate() {
+    close_el1(); // before VTTBR_EL2, which says whose walk it would be
     VTTBR_EL2.set(0);
+    isb();
+}
+
+/// Lets no walk of EL1's stage 1 start on this CPU, until [`reset_el1`].
+///
+/// A CPU may execute AT speculatively, at EL2 as well, with whatever the registers of EL1 and VTTBR_EL2 hold at that moment,
+/// and keep the result in its TLB under that VMID (Cortex-A72 erratum 1319367, Cortex-A57 1319537). While they change
+/// hands they belong to nobody. With the MMU on and walks disabled an AT gets a fault; with it off it would go to stage 2.
+pub fn close_el1() {
+    write_sysreg!("tcr_el1", TCR_EL1_NO_WALKS);
+    isb(); // walks are disabled before the MMU is on
+    write_sysreg!("sctlr_el1", SCTLR_EL1_RES1 | SCTLR_EL1_M);
     isb();
 }
 
@@ -191,10 +211,11 @@ pub fn reset_performance_monitors() {
 }
 
 /// Gives EL1 and EL0 of this CPU the state that a reset leaves. General-purpose registers come with the entry.
+///
+/// After [`close_el1`] and [`take_control`]: floating point must not trap, and stage 2 is the guest's when EL1 opens.
 pub fn reset_el1(controls: &Controls) {
-    write_sysreg!("sctlr_el1", controls.sctlr_el1_at_boot & !SCTLR_EL1_RESET_0 | SCTLR_EL1_RES1);
     clear!(
-        "cpacr_el1" "ttbr0_el1" "ttbr1_el1" "tcr_el1" "esr_el1" "afsr0_el1" "afsr1_el1" "far_el1" "mair_el1"
+        "cpacr_el1" "ttbr0_el1" "ttbr1_el1" "esr_el1" "afsr0_el1" "afsr1_el1" "far_el1" "mair_el1"
         "amair_el1" "vbar_el1" "contextidr_el1" "tpidr_el0" "tpidrro_el0" "tpidr_el1" "cntkctl_el1" "par_el1"
         "elr_el1" "spsr_el1" "sp_el0" "sp_el1" "csselr_el1" "mdscr_el1" "mdccint_el1"
         "cntv_ctl_el0" "cntv_cval_el0" "cntp_ctl_el0" "cntp_cval_el0"
@@ -207,12 +228,16 @@ pub fn reset_el1(controls: &Controls) {
         );
     }
     clear_floating_point();
+    isb(); // from here on all of EL1's registers are the guest's: it opens, in the reverse order of `close_el1`
+    write_sysreg!("sctlr_el1", controls.sctlr_el1_at_boot & !SCTLR_EL1_RESET_0 | SCTLR_EL1_RES1);
+    isb();
+    write_sysreg!("tcr_el1", 0);
     isb();
 }
 
 fn clear_floating_point() {
     // SAFETY: EL2's own code is built without floating point: these registers are the guest's alone, and
-    // CPTR_EL2.TFP is 0, so the instructions do not trap.
+    // `take_control` cleared CPTR_EL2.TFP, which a reset leaves UNKNOWN, so the instructions do not trap.
     unsafe {
         asm!(
             ".arch_extension fp",

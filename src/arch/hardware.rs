@@ -160,6 +160,7 @@ impl Machine for Hardware<'_> {
 
     fn power_down(&mut self) {
         guest::stop_what_runs_by_itself(self.monitor.controls.traps);
+        guest::close_el1(); // the VM's other vCPUs may make other use of its tables
     }
 
     fn translate(&mut self, address: GuestVa, stages: Stages, attempt: Attempt) -> u64 {

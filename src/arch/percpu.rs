@@ -78,6 +78,8 @@ pub struct Pcpu {
     pub timer: Deadlines,
     /// What all CPUs share.
     pub monitor: &'static Monitor,
+    /// Whether an SError was pending when the CPU came up: it is taken when the first guest runs, and nobody's.
+    pub has_old_serror: bool,
     /// The virtual CPU that has this CPU, if any.
     pub guest: Option<Guest>,
 }

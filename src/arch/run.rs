@@ -113,8 +113,9 @@ fn start_guest(cpu: &mut Pcpu) -> *const Frame {
     let controls = &cpu.monitor.controls;
     let tenant = &guest.tenant;
     cpu.gic.reset_virtual();
-    guest::reset_el1(controls);
+    guest::close_el1();
     guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
+    guest::reset_el1(controls);
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     interrupts::power_up(&mut guest.vcpu, &tenant.vm, &mut machine);
     &raw const guest.vcpu.frame

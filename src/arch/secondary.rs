@@ -19,6 +19,9 @@ use super::{boot, memory, power, run, timer};
 /// How long a CPU may take to come up, in seconds.
 const PATIENCE_SECONDS: u64 = 1;
 
+/// An affinity that no CPU has.
+const NOBODY: u64 = u64::MAX;
+
 #[repr(transparent)]
 struct Block(UnsafeCell<SecondaryBlock>);
 
@@ -27,7 +30,7 @@ unsafe impl Sync for Block {}
 
 #[unsafe(export_name = "secondary_block")]
 static BLOCK: Block = Block(UnsafeCell::new(SecondaryBlock {
-    affinity: u64::MAX,
+    affinity: NOBODY,
     mair_el2: 0,
     tcr_el2: 0,
     ttbr0_el2: 0,
@@ -80,11 +83,22 @@ fn publish_block(number: usize, cpu: &Cpu, map: &El2Map, monitor: &'static Monit
         number: number as u64,
         monitor: core::ptr::from_ref(monitor).expose_provenance() as u64,
     };
+    // A CPU that was given up may be reading the block. It looks at the affinity last: so that goes first.
+    // SAFETY: a place in the block, which is a static.
+    let affinity = unsafe { &raw mut (*BLOCK.0.get()).affinity };
+    // SAFETY: only this CPU writes the block; one that finds this number stays out.
+    unsafe { affinity.write_volatile(NOBODY) };
+    clean_block();
     // SAFETY: the CPU started before has come up or was given up: it finds another affinity and stays out.
     unsafe { BLOCK.0.get().write_volatile(block) };
+    clean_block();
+}
+
+/// Makes the block visible to a CPU that reads it with its MMU off.
+fn clean_block() {
     let bytes = size_of::<SecondaryBlock>() as u64;
     if let Some(region) = Region::<Pa>::new(Pa::new(BLOCK.0.get().addr() as u64), bytes) {
-        memory::clean_invalidate(region); // it is read with the MMU off
+        memory::clean_invalidate(region);
     }
 }
 

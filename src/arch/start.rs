@@ -38,7 +38,7 @@ start:                                  // x0: device tree, or 0
     b.ne    6f
     b       1f
 13:
-    mov     x1, #(1 << 31)              // HCR_EL2.RW alone: no E2H, no TGE, no traps yet
+    ldr     w1, ={hcr}                  // no E2H, no TGE, no traps yet
     msr     hcr_el2, x1
     isb
     ldr     w1, ={sctlr_off}
@@ -120,7 +120,7 @@ invalidate_to_poc:
     ret
 
     // A further CPU, MMU off. It takes the one block that the boot CPU published in `secondary_block`
-    // and cleaned to the point of coherency, if the block is meant for it.
+    // and cleaned to the point of coherency, if the block is meant for it. Device memory is read in program order.
     .global secondary_start
 secondary_start:
     msr     daifset, #0xf
@@ -128,7 +128,7 @@ secondary_start:
     mrs     x21, CurrentEL
     cmp     x21, #(2 << 2)
     b.ne    6b
-    mov     x1, #(1 << 31)
+    ldr     w1, ={hcr}
     msr     hcr_el2, x1
     isb
     ldr     w1, ={sctlr_off}
@@ -139,29 +139,31 @@ secondary_start:
     isb
     adrp    x19, secondary_block
     add     x19, x19, :lo12:secondary_block
-    mrs     x1, mpidr_el1
-    ldr     x2, =0xff00ffffff
-    and     x1, x1, x2
-    ldr     x2, [x19, #{affinity}]
-    cmp     x1, x2
-    b.ne    6b
     ldr     x1, [x19, #{mair}]
+    ldr     x2, [x19, #{tcr}]
+    ldr     x3, [x19, #{ttbr0}]
+    ldr     x4, [x19, #{sctlr}]
+    ldr     x5, [x19, #{stack}]
+    ldr     x6, [x19, #{number}]
+    ldr     x7, [x19, #{monitor}]
+    mrs     x8, mpidr_el1
+    ldr     x9, =0xff00ffffff
+    and     x8, x8, x9
+    ldr     x9, [x19, #{affinity}]      // last: if it is still ours, so is what was read before
+    cmp     x8, x9
+    b.ne    6b
     msr     mair_el2, x1
-    ldr     x1, [x19, #{tcr}]
-    msr     tcr_el2, x1
-    ldr     x1, [x19, #{ttbr0}]
-    msr     ttbr0_el2, x1
+    msr     tcr_el2, x2
+    msr     ttbr0_el2, x3
     tlbi    alle2
     ic      iallu
     dsb     nsh
     isb
-    ldr     x1, [x19, #{sctlr}]
-    msr     sctlr_el2, x1
+    msr     sctlr_el2, x4
     isb
-    ldr     x1, [x19, #{stack}]
-    mov     sp, x1
-    ldr     x0, [x19, #{number}]
-    ldr     x1, [x19, #{monitor}]
+    mov     sp, x5
+    mov     x0, x6
+    mov     x1, x7
     mov     x29, xzr
     mov     x30, xzr
     bl      secondary_cpu_entry
@@ -202,6 +204,9 @@ aarch32:
     .balign 4
     .ltorg
     "#,
+    // HCR_EL2: RW, and AMO, IMO and FMO: `find_work` waits by WFI for what comes to EL2, before the first guest as well
+    // (Arm ARM DDI 0487K.a, HCR_EL2.IMO: without it a physical IRQ is EL1's, and pends while the CPU is at EL2).
+    hcr = const 0x8000_0038_u32,
     // SCTLR_EL2 with its RES1 bits and nothing else: MMU and caches off (Arm ARM DDI 0487K.a, D24.2.131).
     sctlr_off = const 0x30c5_0830_u32,
     link_base = const 0x4020_0000_u32,
