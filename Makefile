@@ -41,6 +41,7 @@ help: ## List what make can do
 #| Variables of make run and make debug:
 #|   BOARD=virt|rpi4     QEMU's virt, or its Raspberry Pi 4: cortex-a72, GICv2, 4 CPUs and 2 GiB (virt)
 #|   GUEST=linux|hello   Debian to a shell (default), or the tiny kernel that is built into the image
+#|                       several VMs: GUEST=hello,linux,linux; CPUS (1) and MEM (128M) are then those of each
 #|   KERNEL=path         your own instead: arm64 Image, gzipped Image, ELF, or raw binary (at RAM base + 0x80000)
 #|   INITRD=path         its initial ramdisk
 #|   APPEND="..."        its command line

@@ -47,6 +47,19 @@ fn two_vms_run_at_once_and_each_says_what_it_says_alone() {
 }
 
 #[test]
+fn make_run_takes_several_guests() {
+    let outcome = Machine::as_make_runs_it()
+        .with_all([("GUEST", "hello,linux,hello"), ("APPEND", "quiet trapeze.test=boot")])
+        .within(std::time::Duration::from_secs(120))
+        .after("TEST uart ready", "a line\n")
+        .run();
+    outcome.succeeded().complains(&[]);
+    for vm in ["hello", "linux", "hello-2"] {
+        outcome.vm(vm, "is off after ");
+    }
+}
+
+#[test]
 fn a_vm_that_crashes_leaves_the_other_running_and_the_machine_fails() {
     let scratch = crate::machine::Scratch::new();
     let kernel = scratch.file("raw", &[0; 4]);
