@@ -21,6 +21,15 @@ fn a_board_without_a_bundle_runs_the_one_in_the_image_and_powers_off() {
 }
 
 #[test]
+fn firmware_that_does_not_know_the_header_may_load_the_image_at_0x8_0000() {
+    let scratch = Scratch::new();
+    let mut image = std::fs::read(crate::machine::root("target/trapeze.img")).unwrap();
+    image[56..60].fill(0); // without its magic QEMU takes it for any binary
+    let outcome = on_board(Machine::new()).with("IMAGE", scratch.file("img", &image)).run();
+    outcome.succeeded().complains(&[]).contains("hello: Goodbye");
+}
+
+#[test]
 fn several_vms_share_the_board() {
     let bundle = Bundle::of(&[guest("one", "2"), guest("two", "1"), guest("three", "1")]);
     let outcome = on_board(bundle.machine()).run();
