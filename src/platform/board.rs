@@ -35,6 +35,8 @@ use crate::ids::IntId;
 /// The machine that the monitor runs on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Board {
+    /// What the board calls itself: `model`, or nothing.
+    pub model: String,
     /// RAM, lowest first, without gaps inside or overlaps between regions; reservations are part of it.
     pub ram: Vec<Region<Pa>>,
     /// Memory that belongs to the firmware or to devices, lowest first, without overlaps: `/memreserve/` and
@@ -76,6 +78,7 @@ impl Board {
         let timer = devices.timer.ok_or(BoardError::Missing(Wanted::Timer))?;
         let console = Console::find(fdt)?.map(|console| console.interrupting(gic.phandle));
         Ok(Self {
+            model: model(fdt).unwrap_or_default().to_string(),
             ram: memory::ram(fdt)?,
             reserved: memory::reserved(fdt)?,
             cpus: cpu::cpus(fdt, psci)?,
@@ -188,6 +191,11 @@ fn physical(span: Region<u64>) -> Region<Pa> {
 fn overflow(fdt: &Fdt<'_>, path: &NodePath<'_, '_>, gic: u32) -> Option<IntId> {
     let interrupt = path.required_interrupt(fdt, 0).ok()?;
     (interrupt.controller == gic && interrupt.intid.is_private()).then_some(interrupt.intid)
+}
+
+/// Reads what nothing depends on: one that is no string is as good as none.
+fn model<'a>(fdt: &'a Fdt<'a>) -> Option<&'a str> {
+    node::string(NodePath::root(fdt)?.node(), "model").ok()?
 }
 
 fn bootargs(chosen: &NodePath<'_, '_>) -> Result<String, PropertyError> {

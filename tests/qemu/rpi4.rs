@@ -64,3 +64,24 @@ fn a_bundle_that_is_none_is_an_error_on_the_console() {
         "the machine stops after a failure",
     ]);
 }
+
+#[test]
+fn a_loader_waits_for_enter_and_the_board_starts_anew() {
+    let board = on_board(Machine::new()).with("QEMU_ARGS", "-append trapeze.loader -action reboot=reset");
+    let outcome = board.after("or press Enter", "\r").until("send a bundle by YMODEM", 2).run();
+    outcome.complains(&[]).vm("hello-gicv2", "is off after ").contains("hello: Goodbye");
+    outcome.contains(concat!(
+        "Trapeze ",
+        env!("CARGO_PKG_VERSION"),
+        " on Raspberry Pi 4 Model B, EL2, 4 CPUs"
+    ));
+}
+
+#[test]
+fn a_loader_with_a_limit_goes_on_by_itself_wherever_there_is_a_console() {
+    for board in ["rpi4", "virt"] {
+        let machine =
+            Machine::new().with("BOARD", board).with("QEMU_ARGS", "-append trapeze.loader=1 -no-reboot");
+        machine.run().succeeded().complains(&[]).contains("YMODEM").contains("hello: Goodbye");
+    }
+}
