@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
+export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT SERIAL BAUD POWER
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -52,7 +52,9 @@ help: ## List what make can do
 #|   PORT=n              where make debug waits and make gdb attaches (1234)
 #| make suite takes BOARD, CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
 #|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
-#|   LIMIT=n             seconds that a machine may take (180)
+#|   LIMIT=n             seconds that a machine may take (180); with SERIAL from one result to the next (60)
+#|   SERIAL=/dev/ttyUSB0 a real board at the end of a serial line (BAUD=115200), Trapeze on it with trapeze.loader
+#|   POWER="command"     switches that board off and on; without it you are asked to
 
 setup: ## Install what is missing (make run and make test do it themselves)
 	tools/setup
