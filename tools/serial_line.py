@@ -65,7 +65,7 @@ def nothing_came(settings: Settings) -> Trouble:
         f"nothing came from {settings.path} in {settings.limit_s:.0f} s: no banner",
         "TX and RX: the adapter's RX goes to GPIO14 (TXD, pin 8), its TX to GPIO15 (RXD, pin 10), its GND to pin 6; 3.3 V "
         "levels only",
-        "config.txt on the card: `enable_uart=1`",
+        "config.txt on the card: `enable_uart=1`; `uart_2ndstage=1` has the firmware talk, too",
         "the board has power, and boots the card: its green LED blinks",
         "no other program has the line: screen, minicom")
 
@@ -75,7 +75,7 @@ def garbage_came(settings: Settings, share: float) -> Trouble:
     return checks(
         f"{share:.0%} of what came from {settings.path} is no text, and no banner is in it",
         f"the speed: {settings.baud} here (BAUD), 115200 on the board unless config.txt has another `init_uart_baud`",
-        "config.txt: `enable_uart=1`, which fixes the clock that the mini UART's speed comes from; no `core_freq`",
+        "config.txt: `enable_uart=1`, `core_freq=500`, `core_freq_min=500`: the mini UART's speed comes from that clock",
         "GND: the adapter's goes to pin 6",
         "the adapter has 3.3 V levels; RS-232 does not, and harms the board")
 
@@ -84,7 +84,7 @@ def no_banner(settings: Settings, last: str) -> Trouble:
     """Returns the verdict on a line with the text of somebody else."""
     return checks(
         f"text came from {settings.path}, but not Trapeze's banner; the last line was {last!r}",
-        "config.txt starts Trapeze: `kernel=trapeze.img`, `arm_64bit=1`",
+        "config.txt starts Trapeze: `kernel=` names its image, `arm_64bit=1`",
         "cmdline.txt: no `trapeze.log=warn`, `error` or `off`, which leave the banner out")
 
 

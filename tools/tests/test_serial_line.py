@@ -18,7 +18,7 @@ suite = tool("suite")
 
 FAKE = [sys.executable, "-B", TOOLS / "tests/fake_trapeze.py"]
 # A verdict that something does not come, and what has to come: a busy host is slow.
-SOON_S, IN_TIME_S = 1.5, 30.0
+SOON_S, IN_TIME_S = 1.0, 30.0
 
 
 class OnALine(unittest.TestCase):
