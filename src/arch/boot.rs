@@ -123,7 +123,8 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
         Ok(Err(error)) => stop(&format_args!("the board's device tree: {error}")),
         Err(error) => stop(&format_args!("the board's device tree: {error}")),
     };
-    log::set_max_level(level(&board.bootargs));
+    let level = board.argument("trapeze.log").and_then(|level| level.parse().ok());
+    log::set_max_level(level.unwrap_or(LevelFilter::Info));
     log::info!(
         concat!("Trapeze ", env!("CARGO_PKG_VERSION"), " on {}, EL2, {} CPUs"),
         board.model,
@@ -132,12 +133,6 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
     board.reserve(pages(tree));
     board.reserve(mmu::image());
     board
-}
-
-/// Reads `trapeze.log=LEVEL` from the boot arguments.
-fn level(bootargs: &str) -> LevelFilter {
-    let wanted = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("trapeze.log="));
-    wanted.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
 }
 
 fn add_device(map: &mut El2Map, registers: Region<Pa>) {

@@ -5,12 +5,14 @@
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use trapeze::addr::{PAGE_BYTES, Pa, Region};
 use trapeze::platform::board::Board;
-use trapeze::platform::ymodem::{self, Outcome, Receiver};
+use trapeze::platform::ymodem::{Outcome, Receiver};
 
 use super::monitor::Monitor;
 use super::{boot, console, memory, power, timer};
 
-/// Offers to receive a bundle into `room`, free RAM, if the boot arguments ask for it, and gives VMs what it does not take.
+/// Offers to receive a bundle into `room`, free RAM, if the boot arguments have `trapeze.loader`, or
+/// `trapeze.loader=SECONDS` for an offer that ends; gives VMs what the bundle does not take.
+///
 /// Returns the bundle to start: `bundle` is the one that is there. A machine that has offered comes back when its VMs
 /// have ended.
 pub fn offer(
@@ -19,10 +21,9 @@ pub fn offer(
     room: Region<Pa>,
     bundle: Option<&'static mut [u8]>,
 ) -> Option<&'static mut [u8]> {
-    let seconds = ymodem::is_asked_for(&board.bootargs);
-    let received = seconds.and_then(|seconds| {
+    let received = board.argument("trapeze.loader").and_then(|seconds| {
         power::come_back();
-        receive(room, seconds).and_then(|length| Region::<Pa>::new(room.start, length as u64))
+        receive(room, seconds.parse().ok()).and_then(|length| Region::<Pa>::new(room.start, length as u64))
     });
     let taken = received.map_or(0, |bundle| bundle.size_bytes.next_multiple_of(PAGE_BYTES));
     if let Some(rest) = boot::without(room, taken) {

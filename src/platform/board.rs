@@ -106,6 +106,16 @@ impl Board {
         }
     }
 
+    /// Returns what the boot arguments say of `name`: the value of `name=value`, or an empty one for `name` alone.
+    #[must_use]
+    #[inline(never)]
+    pub fn argument(&self, name: &str) -> Option<&str> {
+        self.bootargs.split_ascii_whitespace().find_map(|word| match word.strip_prefix(name)? {
+            "" => Some(""),
+            value => value.strip_prefix('='),
+        })
+    }
+
     /// Takes `region` out of the free RAM.
     #[inline(never)]
     pub fn reserve(&mut self, region: Region<Pa>) {

@@ -319,13 +319,3 @@ impl<'m> Receiver<'m> {
         send(&[ACK])
     }
 }
-
-/// Reads `trapeze.loader` or `trapeze.loader=SECONDS` of the boot arguments: whether to offer, and for how long.
-#[must_use]
-#[inline(never)]
-pub fn is_asked_for(bootargs: &str) -> Option<Option<u32>> {
-    bootargs.split_ascii_whitespace().find_map(|word| match word.strip_prefix("trapeze.loader")? {
-        "" => Some(None),
-        seconds => seconds.strip_prefix('=').map(|seconds| seconds.parse().ok()),
-    })
-}

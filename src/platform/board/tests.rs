@@ -345,8 +345,14 @@ fn a_board_may_have_a_name() {
 #[test]
 fn bootargs_are_text() {
     let mut tree = pi();
-    tree.at("/chosen").set("bootargs", b"loglevel=7 vm=0\0");
-    assert_eq!(read(&tree.blob(&[])).unwrap().bootargs, "loglevel=7 vm=0");
+    tree.at("/chosen").set("bootargs", b"loglevel=7 vm=0 loader\0");
+    let board = read(&tree.blob(&[])).unwrap();
+    assert_eq!(board.bootargs, "loglevel=7 vm=0 loader");
+    assert_eq!((board.argument("vm"), board.argument("loader")), (Some("0"), Some("")));
+    assert_eq!(
+        (board.argument("load"), board.argument("level"), board.argument("loaders")),
+        (None, None, None)
+    );
     tree.at("/chosen").set("bootargs", b"no end");
     assert!(error_of(&tree).contains("/chosen: `bootargs` should be text that ends in a NUL byte"));
 }

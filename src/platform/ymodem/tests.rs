@@ -233,17 +233,6 @@ fn failures_say_what_to_do() {
     assert_eq!(said, "it is longer than the 5 bytes that are free, a second file follows: send one");
 }
 
-#[test]
-fn boot_arguments_ask_for_an_offer() {
-    let asked = is_asked_for;
-    assert_eq!(asked("console=ttyS1 trapeze.loader trapeze.log=debug"), Some(None));
-    assert_eq!(asked("trapeze.loader=10"), Some(Some(10)));
-    assert_eq!(asked("trapeze.loader=soon"), Some(None));
-    for not in ["", "trapeze.loaders", "xtrapeze.loader", "trapeze.loader5"] {
-        assert_eq!(asked(not), None, "{not}");
-    }
-}
-
 /// What happens to one byte on its way.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
