@@ -13,7 +13,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
-export BUNDLE DTB FIRMWARE LOADER NET SERIAL LAB
+export BUNDLE DTB FIRMWARE LOADER NET SERIAL BAUD POWER LAB
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
 export APPEND
@@ -59,7 +59,9 @@ help: ## List what make can do
 #|   NET=1               lay the files out for TFTP too, in target/rpi4/net; SERIAL=n for the board with that number
 #| make suite takes BOARD, CPU, GIC, CPUS, MEM and, instead of its own test kernel, KERNEL, INITRD and APPEND; and
 #|   ONLY=name           only tests whose names begin so: gic, gic.sgi_to_self
-#|   LIMIT=n             seconds that a machine may take (180)
+#|   LIMIT=n             seconds that a machine may take (180); with SERIAL from one result to the next (60)
+#|   SERIAL=/dev/ttyUSB0 a real board at the end of a serial line (BAUD=115200), Trapeze on it with trapeze.loader
+#|   POWER="command"     switches that board off and on; without it you are asked to
 #| make test-lab takes LAB=path, labgrid's environment: one of tests/labgrid (docs/rpi4.md), or your own
 
 setup: ## Install what is missing (make run and make test do it themselves)

@@ -36,10 +36,12 @@ const ISR_A: u64 = 1 << 8;
 
 /// What the start left: RAM for VMs, and the bundle if the boot loader brought one.
 pub struct Claimed {
-    /// Free RAM.
+    /// Free RAM, but for one piece of it.
     pub frames: Frames,
+    /// That piece, the largest.
+    pub largest: Region<Pa>,
     /// The initial ramdisk.
-    pub blob: Option<&'static mut [u8]>,
+    pub bundle: Option<&'static mut [u8]>,
 }
 
 /// Says why the machine does not start, and stops it.
@@ -176,16 +178,16 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
     if let Some(console) = console {
         board.set_console(console);
     }
-    log::set_max_level(level(&board.bootargs));
+    let level = board.argument("trapeze.log").and_then(|level| level.parse().ok());
+    log::set_max_level(level.unwrap_or(LevelFilter::Info));
+    log::info!(
+        concat!("Trapeze ", env!("CARGO_PKG_VERSION"), " on {}, EL2, {} CPUs"),
+        board.model,
+        board.cpus.len()
+    );
     board.reserve(pages(tree));
     board.reserve(mmu::image());
     board
-}
-
-/// Reads `trapeze.log=LEVEL` from the boot arguments.
-fn level(bootargs: &str) -> LevelFilter {
-    let wanted = bootargs.split_ascii_whitespace().find_map(|word| word.strip_prefix("trapeze.log="));
-    wanted.and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::Info)
 }
 
 fn add_device(map: &mut El2Map, registers: Region<Pa>) {
@@ -225,13 +227,13 @@ fn panic_notifier(pci: &PciHost) -> Option<Mmio> {
     power::find_panic_notifier(configuration, page, base)
 }
 
-/// Maps all RAM that is free, opens the heap and hands the rest to the allocator; takes the bundle out first.
+/// Maps all RAM that is free, opens the heap and hands the rest to the allocator, but for its largest piece; takes the
+/// bundle out first.
 pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     let mut without_bundle = board.clone();
     if let Some(initrd) = board.initrd {
         without_bundle.reserve(pages(initrd));
     }
-    let mut frames = Frames::new();
     let free: Vec<Region<Pa>> = board.free_ram().into_iter().filter_map(whole_pages).collect();
     for region in free.iter().copied() {
         if map.add(region, El2Access::ReadWrite).is_err() {
@@ -249,6 +251,8 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
             stop(&format_args!("no room in EL2's map for the memory at {region}"));
         }
     }
+    let mut frames = Frames::new();
+    let mut largest: Option<Region<Pa>> = None;
     let mut needs_heap = true;
     for region in without_bundle.free_ram().into_iter().filter_map(whole_pages) {
         let mut region = region;
@@ -258,25 +262,40 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
             needs_heap = false;
             region = rest;
         }
-        if frames.add(region).is_err() {
-            stop(&format_args!("the board's memory at {region} overlaps other memory, or is out of range"));
+        let smaller = match largest {
+            Some(other) if other.size_bytes >= region.size_bytes => Some(region),
+            _ => largest.replace(region),
+        };
+        if let Some(smaller) = smaller {
+            add_free(&mut frames, smaller);
         }
     }
-    if needs_heap {
+    let (false, Some(largest)) = (needs_heap, largest) else {
         let advice = board.firmware.advice(Trouble::Memory);
         stop(&format_args!("too little memory: no {HEAP_BYTES} bytes of RAM in one piece{advice}"));
-    }
-    let blob = board.initrd.map(|region| {
+    };
+    let bundle = board.initrd.map(|region| {
         // SAFETY: RAM that is mapped, and that `frames` does not have.
         unsafe { memory::bytes(region) }
     });
-    Claimed { frames, blob }
+    Claimed { frames, largest, bundle }
+}
+
+/// Gives free RAM to VMs.
+pub fn add_free(frames: &mut Frames, region: Region<Pa>) {
+    if frames.add(region).is_err() {
+        stop(&format_args!("the board's memory at {region} overlaps other memory, or is out of range"));
+    }
 }
 
 /// Splits `bytes` off the start; `None` if nothing would be left.
 fn split(region: Region<Pa>, bytes: u64) -> Option<(Region<Pa>, Region<Pa>)> {
-    let rest = Region::<Pa>::new(region.start.checked_add(bytes)?, region.size_bytes.checked_sub(bytes)?)?;
-    Some((Region::<Pa>::new(region.start, bytes)?, rest))
+    Some((Region::<Pa>::new(region.start, bytes)?, without(region, bytes)?))
+}
+
+/// Returns the region without its first `bytes`; `None` if nothing is left.
+pub fn without(region: Region<Pa>, bytes: u64) -> Option<Region<Pa>> {
+    Region::<Pa>::new(region.start.checked_add(bytes)?, region.size_bytes.checked_sub(bytes)?)
 }
 
 /// Returns the pages that the region touches.

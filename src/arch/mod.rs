@@ -18,6 +18,7 @@ pub mod gic;
 pub mod guest;
 pub mod hardware;
 pub mod heap;
+pub mod loader;
 pub mod lock;
 pub mod memory;
 pub mod mmio;

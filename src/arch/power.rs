@@ -1,10 +1,11 @@
-//! Power of the real machine: starting CPUs, off, and off with a failure.
+//! Power of the real machine: starting CPUs, off, off with a failure, and reset.
 //!
 //! Not here: PSCI as guests see it (the interpreter's).
 //! Follows Arm DEN 0022F (PSCI), for the spin table Linux Documentation/arch/arm64/booting.rst, and for the watchdog of
 //! the BCM2835 family, whose manual leaves it out, the register names of Linux' bcm2835_wdt driver.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use trapeze::addr::{Pa, Region};
 use trapeze::platform::board::Conduit;
@@ -15,6 +16,7 @@ use super::{console, memory};
 
 const CPU_ON_64: u64 = 0xc400_0003;
 const SYSTEM_OFF: u64 = 0x8400_0008;
+const SYSTEM_RESET: u64 = 0x8400_0009;
 /// PCI vendor (low half) and device (high half) of QEMU's pvpanic-pci.
 const PVPANIC_ID: u32 = 0x0011_1b36;
 const PM_RSTC: u64 = 0x1c;
@@ -79,7 +81,7 @@ pub struct Off {
 }
 
 impl Off {
-    /// Stops the machine for good. `is_failure` reaches whoever started it, by the panic notifier or by a line on the
+    /// Stops the machine for good, or for a new start. `is_failure` reaches whoever started it, by the panic notifier or by a line on the
     /// console.
     pub fn stop(self, is_failure: bool) -> ! {
         match self.panic_notifier {
@@ -88,11 +90,16 @@ impl Off {
             _ => {}
         }
         console::drain(); // with the power goes what the UART has not sent
+        let (function, partition) = if COMES_BACK.load(Ordering::Relaxed) {
+            (SYSTEM_RESET, 0)
+        } else {
+            (SYSTEM_OFF, PM_RSTS_PARTITION)
+        };
         if let Some(conduit) = self.psci {
-            firmware(conduit, SYSTEM_OFF, [0; 3]);
+            firmware(conduit, function, [0; 3]);
         }
         if let Some(registers) = self.watchdog {
-            reset_into(registers, PM_RSTS_PARTITION);
+            reset_into(registers, partition);
         }
         loop {
             aarch64_cpu::asm::wfi();
@@ -107,6 +114,13 @@ fn reset_into(registers: Mmio, partition: u32) {
     registers.write32(PM_WDOG, PM_PASSWORD | PM_SOON);
     let control = registers.read32(PM_RSTC) & !(0xff << 24 | PM_RSTC_WRCFG);
     registers.write32(PM_RSTC, PM_PASSWORD | control | PM_RSTC_FULL_RESET);
+}
+
+static COMES_BACK: AtomicBool = AtomicBool::new(false);
+
+/// From here on the machine starts anew where it would stop.
+pub fn come_back() {
+    COMES_BACK.store(true, Ordering::Relaxed);
 }
 
 static WAY: Lock<Option<Off>> = Lock::new(None);

@@ -39,6 +39,8 @@ use crate::ids::IntId;
 pub struct Board {
     /// Whose boot loader it has.
     pub firmware: Firmware,
+    /// What the board calls itself: `model`, or nothing.
+    pub model: String,
     /// RAM, lowest first, without gaps inside or overlaps between regions; reservations are part of it.
     pub ram: Vec<Region<Pa>>,
     /// Memory that belongs to the firmware or to devices, lowest first, without overlaps: `/memreserve/` and
@@ -81,6 +83,7 @@ impl Board {
         let console = Console::find(fdt)?.map(|console| console.interrupting(gic.phandle));
         Ok(Self {
             firmware: Firmware::of(fdt),
+            model: model(fdt).unwrap_or_default().to_string(),
             ram: memory::ram(fdt)?,
             reserved: memory::reserved(fdt)?,
             cpus: cpu::cpus(fdt, psci)?,
@@ -111,6 +114,16 @@ impl Board {
     /// Makes another UART the console.
     pub fn set_console(&mut self, console: Console) {
         self.console = Some(console.interrupting(self.gic.phandle));
+    }
+
+    /// Returns what the boot arguments say of `name`: the value of `name=value`, or an empty one for `name` alone.
+    #[must_use]
+    #[inline(never)]
+    pub fn argument(&self, name: &str) -> Option<&str> {
+        self.bootargs.split_ascii_whitespace().find_map(|word| match word.strip_prefix(name)? {
+            "" => Some(""),
+            value => value.strip_prefix('='),
+        })
     }
 
     /// Takes `region` out of the free RAM.
@@ -198,6 +211,11 @@ fn physical(span: Region<u64>) -> Region<Pa> {
 fn overflow(fdt: &Fdt<'_>, path: &NodePath<'_, '_>, gic: u32) -> Option<IntId> {
     let interrupt = path.required_interrupt(fdt, 0).ok()?;
     (interrupt.controller == gic && interrupt.intid.is_private()).then_some(interrupt.intid)
+}
+
+/// Reads what nothing depends on: one that is no string is as good as none.
+fn model<'a>(fdt: &'a Fdt<'a>) -> Option<&'a str> {
+    node::string(NodePath::root(fdt)?.node(), "model").ok()?
 }
 
 fn bootargs(chosen: &NodePath<'_, '_>) -> Result<String, PropertyError> {

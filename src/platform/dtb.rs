@@ -38,16 +38,16 @@ const CELL_BYTES: usize = 4;
 const RESERVATION_BYTES: usize = 16;
 
 /// Offsets of the header's fields, in bytes (Devicetree Specification v0.4, 5.2).
-mod field {
-    pub(super) const MAGIC: usize = 0;
-    pub(super) const TOTAL_SIZE: usize = 4;
-    pub(super) const STRUCTURE_OFFSET: usize = 8;
-    pub(super) const STRINGS_OFFSET: usize = 12;
-    pub(super) const RESERVATIONS_OFFSET: usize = 16;
-    pub(super) const VERSION: usize = 20;
-    pub(super) const LAST_COMPATIBLE_VERSION: usize = 24;
-    pub(super) const STRINGS_SIZE: usize = 32;
-    pub(super) const STRUCTURE_SIZE: usize = 36;
+pub(crate) mod field {
+    pub(crate) const MAGIC: usize = 0;
+    pub(crate) const TOTAL_SIZE: usize = 4;
+    pub(crate) const STRUCTURE_OFFSET: usize = 8;
+    pub(crate) const STRINGS_OFFSET: usize = 12;
+    pub(crate) const RESERVATIONS_OFFSET: usize = 16;
+    pub(crate) const VERSION: usize = 20;
+    pub(crate) const LAST_COMPATIBLE_VERSION: usize = 24;
+    pub(crate) const STRINGS_SIZE: usize = 32;
+    pub(crate) const STRUCTURE_SIZE: usize = 36;
 }
 
 /// A part of the blob that the header points to.

@@ -7,7 +7,8 @@
 #[cfg(test)]
 mod tests;
 
-use crate::addr::{Ipa, Region};
+use crate::addr::{Ipa, Region, sorted};
+use crate::dtb::field;
 use crate::node::{self, Node};
 use crate::vm_tree::{OWN_PREFIX, VmConfig};
 use alloc::borrow::ToOwned;
@@ -15,7 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use fdt::Fdt;
-use vm_fdt::{FdtReserveEntry, FdtWriter, FdtWriterNode};
+use vm_fdt::{FdtWriter, FdtWriterNode};
 
 /// Nodes that `dtc -@` adds for overlays, which have been applied or never will be.
 const OVERLAY_NODES: [&str; 3] = ["__symbols__", "__fixups__", "__local_fixups__"];
@@ -85,24 +86,41 @@ pub fn size_bytes(tree: &Fdt<'_>, vm: &VmConfig, has_initrd: bool) -> Result<usi
 #[inline(never)]
 pub fn build(tree: &Fdt<'_>, vm: &VmConfig, initrd: Option<Region<Ipa>>) -> Result<Vec<u8>, GuestFdtError> {
     let top = |fault: GuestFdtFault| GuestFdtError { node: "/".to_owned(), fault };
-    let mut writer =
-        FdtWriter::new_with_mem_reserv(&reservations(tree)?).map_err(|_| top(GuestFdtFault::Reservation))?;
+    let reserved = reservations(tree).ok_or_else(|| top(GuestFdtFault::Reservation))?;
+    let mut writer = FdtWriter::new().map_err(|_| top(GuestFdtFault::Length))?;
     if let Some(boot) = vm.vcpus.first().and_then(|boot| u32::try_from(boot.to_mpidr()).ok()) {
         writer.set_boot_cpuid_phys(boot);
     }
     let chosen = Chosen { initrd, stdout: vm.uarts.first().map(|uart| uart.path.as_str()) };
     let mut copy = Copy { writer, chosen };
     copy.tree(tree)?;
-    copy.writer.finish().map_err(|_| top(GuestFdtFault::Length))
+    let blob = copy.writer.finish().ok().and_then(|blob| reserve(blob, &reserved));
+    blob.ok_or_else(|| top(GuestFdtFault::Length))
 }
 
-/// Reads the reservations of the blob's header.
-fn reservations(tree: &Fdt<'_>) -> Result<Vec<FdtReserveEntry>, GuestFdtError> {
-    let fault = |_| GuestFdtError { node: "/".to_owned(), fault: GuestFdtFault::Reservation };
-    let bytes = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
-    tree.memory_reservations()
-        .map(|entry| FdtReserveEntry::new(bytes(entry.address().addr()), bytes(entry.size())).map_err(fault))
-        .collect()
+/// Reads the reservations of the blob's header, lowest first; `None` if one is empty or wraps, or two overlap.
+fn reservations(tree: &Fdt<'_>) -> Option<Vec<Region<Ipa>>> {
+    let region =
+        |start, size| Region::<Ipa>::new(Ipa::new(u64::try_from(start).ok()?), u64::try_from(size).ok()?);
+    let entries = tree.memory_reservations().map(|entry| region(entry.address().addr(), entry.size()));
+    let all = sorted(&entries.collect::<Option<Vec<_>>>()?, |region| region.start.get());
+    let is_twice = |pair: &[Region<Ipa>]| matches!(pair, [lower, higher] if lower.overlaps(higher));
+    (!all.windows(2).any(is_twice)).then_some(all)
+}
+
+/// Puts reservations into a tree that has none. The crate that writes the tree takes them too, but sorts them with
+/// 4 KiB of code. `None` if the tree gets too long.
+fn reserve(mut blob: Vec<u8>, reserved: &[Region<Ipa>]) -> Option<Vec<u8>> {
+    let words = reserved.iter().flat_map(|region| [region.start.get(), region.size_bytes]);
+    let entries: Vec<u8> = words.flat_map(u64::to_be_bytes).collect();
+    let added = u32::try_from(entries.len()).ok()?;
+    for offset in [field::TOTAL_SIZE, field::STRUCTURE_OFFSET, field::STRINGS_OFFSET] {
+        let value = blob.get_mut(offset..)?.first_chunk_mut::<4>()?;
+        *value = u32::from_be_bytes(*value).checked_add(added)?.to_be_bytes();
+    }
+    let list = blob.get(field::RESERVATIONS_OFFSET..)?.first_chunk::<4>()?;
+    let (before, end_and_tree) = blob.split_at_checked(usize::try_from(u32::from_be_bytes(*list)).ok()?)?;
+    Some([before, &entries, end_and_tree].concat())
 }
 
 /// What the hypervisor says in `/chosen`.

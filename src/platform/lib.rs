@@ -1,4 +1,5 @@
-//! Machines as data: the host's device tree, the bundle (a FIT image), a VM's device tree.
+//! Machines as data: the host's device tree, the bundle (a FIT image) and the transfer that brings one, a VM's device
+//! tree.
 //!
 //! Not here: anything that acts on what was read.
 #![cfg_attr(not(test), no_std)]
@@ -17,3 +18,4 @@ mod node;
 #[cfg(test)]
 mod test_tree;
 pub mod vm_tree;
+pub mod ymodem;

@@ -70,7 +70,7 @@ fn the_shell_takes_commands_and_poweroff_ends_the_machine() {
         .run();
     outcome.succeeded().says("42 on 4").complains(&[]);
     // What the hypervisor says is prefixed; take that away, and what a quiet one prints is left.
-    assert_eq!(outcome.of_trapeze().len(), 2, "{outcome}");
+    assert_eq!(outcome.of_trapeze().len(), 3, "{outcome}");
     outcome.vm("linux", "starts, 4 vCPUs").vm("linux", "is off after ");
 }
 

@@ -16,11 +16,11 @@ fn refuses(bundle: &Bundle, reason: &str) {
     assert_eq!(outcome.of_guests().len(), 6, "more than one hello:\n{outcome}");
 }
 
-/// Asserts that nothing starts, for this reason, and that the machine ends with a failure.
+/// Asserts that nothing starts, for this reason said behind the banner, and that the machine ends with a failure.
 fn refuses_all(machine: Machine, reason: &str) {
     let outcome = machine.run();
     outcome.complains(&[reason]).failed();
-    assert_eq!(outcome.console.lines().count(), 1, "{outcome}");
+    assert_eq!(outcome.console.lines().count(), 2, "{outcome}");
 }
 
 /// Flips a bit in the first copy of hello.
@@ -121,7 +121,7 @@ fn a_machine_whose_vms_cannot_start_ends_with_a_failure() {
     outcome
         .failed()
         .complains(&["vm bad does not start: /cpus: ...", "vm worse does not start: ...: compatible: ..."]);
-    assert_eq!(outcome.console.lines().count(), 2, "{outcome}");
+    assert_eq!(outcome.console.lines().count(), 3, "{outcome}");
 }
 
 #[test]

@@ -142,3 +142,24 @@ fn a_vm_larger_than_the_board_is_told_what_is_free() {
         .contains("vm large does not start: /memory: reg: 4096 MiB, but ")
         .contains("in config.txt say nothing of gpu_mem= and total_mem=");
 }
+
+#[test]
+fn a_loader_waits_for_enter_and_the_board_starts_anew() {
+    let board = on_board(Machine::new()).with("QEMU_ARGS", "-append trapeze.loader -action reboot=reset");
+    let outcome = board.after("or press Enter", "\r").until("send a bundle by YMODEM", 2).run();
+    outcome.complains(&[]).vm("hello-gicv2", "is off after ").contains("hello: Goodbye");
+    outcome.contains(concat!(
+        "Trapeze ",
+        env!("CARGO_PKG_VERSION"),
+        " on Raspberry Pi 4 Model B, EL2, 4 CPUs"
+    ));
+}
+
+#[test]
+fn a_loader_with_a_limit_goes_on_by_itself_wherever_there_is_a_console() {
+    for board in ["rpi4", "virt"] {
+        let machine =
+            Machine::new().with("BOARD", board).with("QEMU_ARGS", "-append trapeze.loader=1 -no-reboot");
+        machine.run().succeeded().complains(&[]).contains("YMODEM").contains("hello: Goodbye");
+    }
+}

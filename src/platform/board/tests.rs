@@ -384,10 +384,26 @@ fn initrd_ends_may_have_one_or_two_cells() {
 }
 
 #[test]
+fn a_board_may_have_a_name() {
+    let mut tree = pi();
+    assert_eq!(read(&tree.blob(&[])).unwrap().model, "");
+    tree.set("model", b"Raspberry Pi 4 Model B\0");
+    assert_eq!(read(&tree.blob(&[])).unwrap().model, "Raspberry Pi 4 Model B");
+    tree.set("model", b"no end");
+    assert_eq!(read(&tree.blob(&[])).unwrap().model, "");
+}
+
+#[test]
 fn bootargs_are_text() {
     let mut tree = pi();
-    tree.at("/chosen").set("bootargs", b"loglevel=7 vm=0\0");
-    assert_eq!(read(&tree.blob(&[])).unwrap().bootargs, "loglevel=7 vm=0");
+    tree.at("/chosen").set("bootargs", b"loglevel=7 vm=0 loader\0");
+    let board = read(&tree.blob(&[])).unwrap();
+    assert_eq!(board.bootargs, "loglevel=7 vm=0 loader");
+    assert_eq!((board.argument("vm"), board.argument("loader")), (Some("0"), Some("")));
+    assert_eq!(
+        (board.argument("load"), board.argument("level"), board.argument("loaders")),
+        (None, None, None)
+    );
     tree.at("/chosen").set("bootargs", b"no end");
     assert!(error_of(&tree).contains("/chosen: `bootargs` should be text that ends in a NUL byte"));
 }

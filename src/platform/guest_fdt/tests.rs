@@ -6,6 +6,7 @@ use crate::vm_tree;
 use crate::vm_tree::tests::virt;
 use alloc::string::ToString;
 use proptest::prelude::*;
+use vm_fdt::FdtReserveEntry;
 
 fn initrd() -> Region<Ipa> {
     Region::<Ipa>::new(Ipa::new(0x4800_0000), 0x1234).unwrap()
@@ -93,21 +94,51 @@ fn what_is_not_for_the_guest_is_left_out() {
     assert!(lines.contains(&"/cpus/cpu@0".to_string()));
 }
 
+/// A tree of a root node and a property, with these reservations.
+fn reserving(reserved: &[(usize, usize)]) -> Vec<u8> {
+    let entry = |(start, size): &(usize, usize)| {
+        FdtReserveEntry::new(u64::try_from(*start).unwrap(), u64::try_from(*size).unwrap()).unwrap()
+    };
+    let mut writer = FdtWriter::new_with_mem_reserv(&reserved.iter().map(entry).collect::<Vec<_>>()).unwrap();
+    let root = writer.begin_node("").unwrap();
+    writer.property_string("model", "one that reserves").unwrap();
+    writer.end_node(root).unwrap();
+    writer.finish().unwrap()
+}
+
 #[test]
 fn reservations_and_the_boot_cpu_are_kept() {
-    let mut writer =
-        FdtWriter::new_with_mem_reserv(&[FdtReserveEntry::new(0x4000_0000, 0x1000).unwrap()]).unwrap();
-    let root = writer.begin_node("").unwrap();
-    writer.end_node(root).unwrap();
-    let (blob, plain) =
-        (writer.finish().unwrap(), virt(1).with("/cpus/cpu@0", |n| n.cells("reg", &[0x100])).blob());
+    let plain = virt(1).with("/cpus/cpu@0", |n| n.cells("reg", &[0x100])).blob();
     let vm = vm_tree::read(&Fdt::new(&plain).unwrap()).unwrap();
-    let built = build(&Fdt::new(&blob).unwrap(), &vm, None).unwrap();
-    let tree = Fdt::new(&built).unwrap();
-    let kept: Vec<_> =
-        tree.memory_reservations().map(|entry| (entry.address().addr(), entry.size())).collect();
-    assert_eq!(kept, [(0x4000_0000, 0x1000)]);
-    assert_eq!(built[28..32], 0x100_u32.to_be_bytes());
+    for reserved in [&[][..], &[(0x4000_0000, 0x1000)], &[(0x4100_0000, 8), (0x4000_0000, 0x1000)]] {
+        let blob = reserving(reserved);
+        let built = build(&Fdt::new(&blob).unwrap(), &vm, None).unwrap();
+        let tree = Fdt::new(&built).unwrap();
+        let mut kept: Vec<_> =
+            tree.memory_reservations().map(|entry| (entry.address().addr(), entry.size())).collect();
+        kept.reverse(); // they come out lowest first
+        assert_eq!(kept, reserved);
+        let model = node::value(node::root(&tree).unwrap(), "model");
+        assert_eq!(model, Some(&b"one that reserves\0"[..]));
+        assert_eq!(
+            (built.len(), built[28..32].to_vec()),
+            (tree.total_size(), 0x100_u32.to_be_bytes().to_vec())
+        );
+    }
+}
+
+#[test]
+fn reservations_that_no_tree_can_have_are_refused() {
+    let plain = virt(1).blob();
+    let vm = vm_tree::read(&Fdt::new(&plain).unwrap()).unwrap();
+    let good = reserving(&[(0x4000_0000, 0x1000), (0x4100_0000, 0x1000)]);
+    for second in [(0x4100_0000, 0_u64), (u64::MAX, 2), (0x4000_0fff, 1), (0x3000_0000, 0x1000_0001)] {
+        let mut blob = good.clone();
+        blob[56..64].copy_from_slice(&u64::to_be_bytes(second.0));
+        blob[64..72].copy_from_slice(&second.1.to_be_bytes());
+        let error = build(&Fdt::new(&blob).unwrap(), &vm, None).unwrap_err();
+        assert_eq!(error.fault, GuestFdtFault::Reservation, "{second:x?}");
+    }
 }
 
 /// A blob of a root node, its property of this name, and its child of this name.
