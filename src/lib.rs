@@ -26,5 +26,6 @@ pub mod allocator;
 pub mod dispatcher;
 pub mod interpreter;
 pub mod machine;
+pub mod terminal;
 pub mod vcpu;
 pub mod vm;

@@ -67,11 +67,11 @@ pub trait Machine {
     /// Makes the hypervisor's timer of this CPU fire at `deadline`, or never.
     fn set_deadline(&mut self, deadline: Option<Ticks>);
 
-    /// Sends a character to the console.
-    fn transmit(&mut self, byte: u8);
+    /// Sends a VM's character to the console.
+    fn transmit(&mut self, vm: VmId, byte: u8);
 
-    /// Takes a character that the console received.
-    fn receive(&mut self) -> Option<u8>;
+    /// Takes a character that the console received, if it is for this VM.
+    fn receive(&mut self, vm: VmId) -> Option<u8>;
 
     /// Lets the console interrupt when it has received something, or not.
     fn listen(&mut self, on: bool);

@@ -4,6 +4,7 @@
 //! name: that of the VM in front as it is written, those of the others when they are whole, so that lines never mix.
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::ids::VmId;
@@ -14,16 +15,8 @@ pub const ESCAPE: u8 = 0x1d;
 /// Longest line that is kept whole, in bytes; a longer one comes in pieces.
 const MAX_LINE_BYTES: usize = 256;
 
-/// What became of a byte that was typed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Typed {
-    /// It goes to the VM in front.
-    Pass(u8),
-    /// It was a command, or the beginning of one.
-    Taken,
-    /// Another VM is in front now.
-    Switched,
-}
+/// Most that is typed ahead to a VM that does not read, in bytes; what is more is lost, and the escape is still seen.
+const MAX_TYPED_BYTES: usize = 1024;
 
 /// A VM that writes.
 #[derive(Debug)]
@@ -32,6 +25,8 @@ struct Voice {
     name: Box<str>,
     /// What it has written of a line that is not whole yet, while it is not in front.
     line: Vec<u8>,
+    /// What was typed to it while several VMs were here, and it has not read.
+    typed: VecDeque<u8>,
 }
 
 /// The terminal.
@@ -42,6 +37,8 @@ pub struct Terminal {
     front: usize,
     /// The cursor stands behind a part of a line.
     is_mid_line: bool,
+    /// More VMs are about to join.
+    is_opening: bool,
     is_escaped: bool,
 }
 
@@ -49,12 +46,22 @@ impl Terminal {
     /// Makes a terminal that nobody uses yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { voices: Vec::new(), front: 0, is_mid_line: false, is_escaped: false }
+        Self { voices: Vec::new(), front: 0, is_mid_line: false, is_opening: false, is_escaped: false }
+    }
+
+    /// Says that several VMs are going to join: the first must not begin as if it were alone.
+    pub fn open(&mut self) {
+        self.is_opening = true;
+    }
+
+    /// Says that all have joined.
+    pub fn opened(&mut self) {
+        self.is_opening = false;
     }
 
     /// Lets a VM write. The first one is in front.
     pub fn join(&mut self, vm: VmId, name: &str) {
-        self.voices.push(Voice { vm, name: name.into(), line: Vec::new() });
+        self.voices.push(Voice { vm, name: name.into(), line: Vec::new(), typed: VecDeque::new() });
     }
 
     /// Takes a VM off, with what is left of its last line.
@@ -83,15 +90,24 @@ impl Terminal {
     /// Tells whether several VMs share it.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        self.voices.len() > 1
+        self.is_opening || self.voices.len() > 1
+    }
+
+    /// Takes a byte that comes as it is.
+    #[inline]
+    pub fn put_plain(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+        self.is_mid_line = byte != b'\n';
+        out(byte);
     }
 
     /// Takes a byte that a VM has written.
+    #[inline]
     pub fn put(&mut self, vm: VmId, byte: u8, out: &mut impl FnMut(u8)) {
-        if !self.is_shared() {
-            self.is_mid_line = byte != b'\n';
-            return out(byte);
-        }
+        if self.is_shared() { self.put_named(vm, byte, out) } else { self.put_plain(byte, out) }
+    }
+
+    #[inline(never)]
+    fn put_named(&mut self, vm: VmId, byte: u8, out: &mut impl FnMut(u8)) {
         let Some(at) = self.place_of(vm) else { return };
         if at == self.front { self.put_in_front(byte, out) } else { self.keep(at, byte, out) }
     }
@@ -141,27 +157,36 @@ impl Terminal {
     }
 
     /// Takes a byte that was typed: after [`ESCAPE`], a digit puts the VM of that number in front, and n the next one.
-    pub fn typed(&mut self, byte: u8, out: &mut impl FnMut(u8)) -> Typed {
-        if !self.is_shared() {
-            return Typed::Pass(byte);
+    pub fn typed(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+        let is_command = self.is_escaped;
+        self.is_escaped = !is_command && byte == ESCAPE;
+        if is_command && byte != ESCAPE {
+            self.command(byte, out);
+        } else if !self.is_escaped
+            && let Some(voice) = self.voices.get_mut(self.front)
+            && voice.typed.len() < MAX_TYPED_BYTES
+        {
+            voice.typed.push_back(byte);
         }
-        if !self.is_escaped {
-            self.is_escaped = byte == ESCAPE;
-            return if self.is_escaped { Typed::Taken } else { Typed::Pass(byte) };
-        }
-        self.is_escaped = false;
+    }
+
+    fn command(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
         let wanted = match byte {
-            ESCAPE => return Typed::Pass(byte),
-            b'n' => (self.front + 1) % self.voices.len(),
+            b'n' if self.front + 1 >= self.voices.len() => 0,
+            b'n' => self.front + 1,
             b'1'..=b'9' => usize::from(byte - b'1'),
-            _ => return Typed::Taken,
+            _ => return,
         };
-        if wanted >= self.voices.len() || wanted == self.front {
-            return Typed::Taken;
+        if wanted < self.voices.len() && wanted != self.front {
+            self.front = wanted;
+            self.show_front(out);
         }
-        self.front = wanted;
-        self.show_front(out);
-        Typed::Switched
+    }
+
+    /// Returns the next byte that was typed to a VM.
+    pub fn read(&mut self, vm: VmId) -> Option<u8> {
+        let at = self.place_of(vm)?;
+        self.voices.get_mut(at)?.typed.pop_front()
     }
 
     /// Writes what the VM in front has of its line: the cursor goes there.
@@ -186,6 +211,7 @@ fn name(name: &str, out: &mut impl FnMut(u8)) {
 mod tests {
     use super::*;
     use alloc::string::String;
+    use alloc::vec;
 
     const ONE: VmId = VmId(0);
     const TWO: VmId = VmId(1);
@@ -210,9 +236,13 @@ mod tests {
             self
         }
 
-        fn typed(&mut self, bytes: &[u8]) -> Vec<Typed> {
+        fn typed(&mut self, bytes: &[u8]) {
             let out = &mut |byte: u8| self.text.push(byte.into());
-            bytes.iter().map(|byte| self.terminal.typed(*byte, out)).collect()
+            bytes.iter().for_each(|byte| self.terminal.typed(*byte, out));
+        }
+
+        fn read(&mut self, vm: VmId) -> Vec<u8> {
+            core::iter::from_fn(|| self.terminal.read(vm)).collect()
         }
 
         fn leave(&mut self, vm: VmId) {
@@ -221,11 +251,29 @@ mod tests {
     }
 
     #[test]
-    fn one_vm_alone_is_passed_through_both_ways() {
+    fn what_one_vm_alone_writes_is_passed_through() {
         let mut seen = Seen::by(&["one"]);
         seen.put(ONE, "a\rb\n\x1b[6n\n");
         assert_eq!(seen.text, "a\rb\n\x1b[6n\n");
-        assert_eq!(seen.typed(&[ESCAPE, b'n']), [Typed::Pass(ESCAPE), Typed::Pass(b'n')]);
+    }
+
+    #[test]
+    fn what_is_typed_ahead_has_an_end_and_does_not_hide_the_escape() {
+        let mut seen = Seen::by(&["one", "two"]);
+        seen.typed(&[b'x'; MAX_TYPED_BYTES + 1]);
+        seen.typed(&[ESCAPE, b'n', b'y']);
+        assert_eq!(seen.read(ONE), [b'x'; MAX_TYPED_BYTES]);
+        assert_eq!(seen.read(TWO), b"y");
+    }
+
+    #[test]
+    fn the_first_of_several_is_not_alone() {
+        let mut seen = Seen::by(&["one"]);
+        seen.terminal.open();
+        seen.put(ONE, "a\n");
+        seen.terminal.opened();
+        seen.put(ONE, "b\n");
+        assert_eq!(seen.text, "[one] a\nb\n");
     }
 
     #[test]
@@ -250,13 +298,13 @@ mod tests {
     fn the_escape_puts_another_vm_in_front_with_what_it_has_written() {
         let mut seen = Seen::by(&["one", "two"]);
         seen.put(ONE, "# ").put(TWO, "$ ");
-        assert_eq!(seen.typed(&[b'a', ESCAPE, b'2']), [Typed::Pass(b'a'), Typed::Taken, Typed::Switched]);
+        seen.typed(&[b'a', ESCAPE, b'2', b'b']);
         assert_eq!(seen.terminal.front(), Some(TWO));
         seen.put(TWO, "b");
         assert_eq!(seen.text, "[one] # \r\n[two] $ b");
-        assert_eq!(seen.typed(&[ESCAPE, ESCAPE]), [Typed::Taken, Typed::Pass(ESCAPE)]);
-        assert_eq!(seen.typed(&[ESCAPE, b'9', ESCAPE, b'x']), [Typed::Taken; 4]);
-        assert_eq!(seen.typed(&[ESCAPE, b'n']), [Typed::Taken, Typed::Switched]);
+        seen.typed(&[ESCAPE, ESCAPE, ESCAPE, b'9', ESCAPE, b'x', b'c']);
+        assert_eq!((seen.read(ONE), seen.read(TWO)), (vec![b'a'], vec![b'b', ESCAPE, b'c']));
+        seen.typed(&[ESCAPE, b'n']);
         assert_eq!(seen.terminal.front(), Some(ONE));
     }
 

@@ -8,6 +8,8 @@ use core::fmt::{self, Write};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use trapeze::addr::{Pa, Region};
+use trapeze::ids::VmId;
+use trapeze::terminal::Terminal;
 
 use super::lock::Lock;
 use super::mmio::Mmio;
@@ -97,10 +99,12 @@ struct Console {
     uart: Option<Uart>,
     /// UARTs where somebody may be listening as well: errors of the start go there, too.
     others: Vec<Uart>,
-    at_line_start: bool,
+    /// Who shares it.
+    terminal: Terminal,
 }
 
-static CONSOLE: Lock<Console> = Lock::new(Console { uart: None, others: Vec::new(), at_line_start: true });
+static CONSOLE: Lock<Console> =
+    Lock::new(Console { uart: None, others: Vec::new(), terminal: Terminal::new() });
 
 /// A UART that may be connected to nothing, or off.
 struct Doubtful(Uart);
@@ -124,8 +128,16 @@ impl Write for Doubtful {
 impl Console {
     fn put(&mut self, byte: u8) {
         if let Some(uart) = self.uart {
-            uart.put(byte);
-            self.at_line_start = byte == b'\n';
+            self.terminal.put_plain(byte, &mut |byte| uart.put(byte));
+        }
+    }
+
+    /// Leaves to a VM alone what the UART holds: its FIFO is the flow control.
+    fn collect(&mut self) {
+        if let Some(uart) = self.uart.filter(|_| self.terminal.is_shared()) {
+            while let Some(byte) = uart.get() {
+                self.terminal.typed(byte, &mut |byte| uart.put(byte));
+            }
         }
     }
 
@@ -135,8 +147,8 @@ impl Console {
             Level::Warn => "warning: ",
             Level::Info | Level::Debug | Level::Trace => "",
         };
-        if !self.at_line_start {
-            let _ = self.write_str("\n");
+        if let Some(uart) = self.uart {
+            self.terminal.end_line(&mut |byte| uart.put(byte));
         }
         // Writing to the UART cannot fail; `fmt::Error` is what the trait asks for.
         let _ = writeln!(self, "trapeze: {mark}{text}");
@@ -201,14 +213,52 @@ pub fn is_pl011(registers: Mmio) -> bool {
     PL011_ID.into_iter().all(|(offset, byte)| registers.read32(offset) & 0xff == byte)
 }
 
-/// Sends a guest's character.
+/// Sends a byte as it is.
 pub fn put(byte: u8) {
     CONSOLE.with(|console| console.put(byte));
 }
 
-/// Takes a received character, if there is one.
+/// Takes a received byte, if there is one.
 pub fn get() -> Option<u8> {
     CONSOLE.with(|console| console.uart.and_then(Uart::get))
+}
+
+/// Sends a guest's character.
+pub fn put_of(vm: VmId, byte: u8) {
+    CONSOLE.with(|console| {
+        if let Some(uart) = console.uart {
+            console.terminal.put(vm, byte, &mut |byte| uart.put(byte));
+        }
+    });
+}
+
+/// Takes a received character for a VM, if there is one.
+pub fn get_for(vm: VmId) -> Option<u8> {
+    CONSOLE.with(|console| {
+        console.collect();
+        let alone = console.uart.filter(|_| !console.terminal.is_shared());
+        console.terminal.read(vm).or_else(|| alone?.get())
+    })
+}
+
+/// Takes what was received to the VMs that it is for, whether they read it or not; tells whether VMs share the console.
+pub fn collect() -> bool {
+    CONSOLE.with(|console| {
+        console.collect();
+        console.terminal.is_shared()
+    })
+}
+
+/// Runs `action` with what VMs share the console by, and a way to write.
+pub fn share<R>(action: impl FnOnce(&mut Terminal, &mut dyn FnMut(u8)) -> R) -> R {
+    CONSOLE.with(|console| {
+        let uart = console.uart;
+        action(&mut console.terminal, &mut |byte| {
+            if let Some(uart) = uart {
+                uart.put(byte);
+            }
+        })
+    })
 }
 
 /// Turns the UART's receive interrupt on or off.

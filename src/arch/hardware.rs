@@ -127,12 +127,12 @@ impl Machine for Hardware<'_> {
         self.timer.set_guest(deadline);
     }
 
-    fn transmit(&mut self, byte: u8) {
-        console::put(byte);
+    fn transmit(&mut self, vm: VmId, byte: u8) {
+        console::put_of(vm, byte);
     }
 
-    fn receive(&mut self) -> Option<u8> {
-        console::get()
+    fn receive(&mut self, vm: VmId) -> Option<u8> {
+        console::get_for(vm)
     }
 
     fn listen(&mut self, on: bool) {

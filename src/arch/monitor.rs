@@ -25,6 +25,7 @@ use trapeze::machine::Machine;
 use trapeze::platform::board::Board;
 use trapeze::vm::State;
 
+use super::console;
 use super::gic::{Gic, GicParts, KICK};
 use super::power::Off;
 use super::sysreg::{id_space, read_sysreg};
@@ -193,7 +194,7 @@ pub struct Monitor {
     /// How to stop the machine.
     pub off: Off,
     cpus: Vec<CpuPost>,
-    console: Mutex<Option<Arc<Tenant>>>,
+    tenants: Mutex<Vec<Arc<Tenant>>>,
     live: AtomicU32,
     has_failed: AtomicBool,
 }
@@ -227,7 +228,7 @@ impl Monitor {
             gic,
             off,
             cpus: (0..cpus).map(post).collect(),
-            console: Mutex::new(None),
+            tenants: Mutex::new(Vec::new()),
             live: AtomicU32::new(1), // the boot CPU, until all VMs have their seats
             has_failed: AtomicBool::new(false),
         })
@@ -284,10 +285,11 @@ impl Monitor {
         }
     }
 
-    /// Gives each vCPU of a new VM its place. The first VM gets the console.
+    /// Gives each vCPU of a new VM its place.
     pub fn seat(&self, gic: &Gic, tenant: &Arc<Tenant>) {
         self.live.fetch_add(1, Ordering::AcqRel);
-        self.console.lock().get_or_insert_with(|| tenant.clone());
+        self.tenants.lock().push(tenant.clone());
+        console::share(|terminal, _| terminal.join(tenant.vm.id, &tenant.vm.name));
         for (vcpu, post) in (0_u8..).map(VcpuId).zip(&tenant.vm.posts) {
             if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
                 cpu.is_taken.store(true, Ordering::Release);
@@ -302,17 +304,27 @@ impl Monitor {
         self.cpus.get(pcpu.index())?.seat.lock().take()
     }
 
-    /// Hands received characters to the VM that has the console.
+    /// Hands received characters to the VM in front, and to others that the characters themselves put there.
     pub fn receive(&self, machine: &mut impl Machine) {
-        let tenant = self.console.lock().clone();
-        match tenant {
-            Some(tenant) => interrupts::console(&tenant.vm, machine),
-            None => while machine.receive().is_some() {},
+        let is_shared = console::collect();
+        while let Some(front) = console::share(|terminal, _| terminal.front()) {
+            let tenant = self.tenants.lock().iter().find(|tenant| tenant.vm.id == front).cloned();
+            if let Some(tenant) = tenant {
+                interrupts::console(&tenant.vm, machine);
+            }
+            if console::share(|terminal, _| terminal.front()) == Some(front) {
+                if is_shared {
+                    machine.listen(true); // a VM that does not read must not hide what is typed to the terminal
+                }
+                return;
+            }
         }
+        while console::get().is_some() {}
     }
 
     /// Ends the start: from here on the last VM to end ends the machine, which may be now.
     pub fn all_seated(&self) {
+        console::share(|terminal, _| terminal.opened());
         self.leave();
     }
 
@@ -332,11 +344,9 @@ impl Monitor {
         if state == State::Crashed {
             self.note_failure();
         }
-        let mut console = self.console.lock();
-        if console.as_ref().is_some_and(|owner| Arc::ptr_eq(owner, tenant)) {
-            *console = None;
-        }
-        drop(console);
+        self.tenants.lock().retain(|other| !Arc::ptr_eq(other, tenant));
+        console::share(|terminal, mut out| terminal.leave(tenant.vm.id, &mut out));
+        console::listen(true); // the next one in front may read
         for post in &tenant.vm.posts {
             if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
                 cpu.is_taken.store(false, Ordering::Release);

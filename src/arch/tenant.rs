@@ -225,6 +225,9 @@ fn start_bundle(
         bundle = bundle.with_crc32(memory::crc32);
     }
     console::settle(); // a VM may get one of the UARTs
+    if only.is_none() && bundle.has_several() {
+        console::share(|terminal, _| terminal.open());
+    }
     let numbered = (0_u16..).zip(bundle.virtual_machines());
     for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let made = images

@@ -215,12 +215,12 @@ pub fn update_physical_timer(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machin
 /// What it has no room for stays in the console, whose interrupt is off until the guest reads.
 pub fn console(vm: &Vm, machine: &mut impl Machine) {
     let Some(uart) = vm.uarts.first() else {
-        while machine.receive().is_some() {}
+        while machine.receive(vm.id).is_some() {}
         return;
     };
     let mut model = uart.model.lock();
     while model.can_receive() {
-        let Some(byte) = machine.receive() else { break };
+        let Some(byte) = machine.receive(vm.id) else { break };
         let _ = model.receive(byte);
     }
     machine.listen(model.can_receive());

@@ -230,7 +230,7 @@ fn uart(
         None => model.read(offset, width),
     };
     if let Some(byte) = effect.transmit {
-        machine.transmit(byte);
+        machine.transmit(vm.id, byte);
     }
     let has_room_again = has_console && was_full && model.can_receive();
     if effect.line != old_line {

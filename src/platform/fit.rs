@@ -128,6 +128,12 @@ impl<'t, 'a> Bundle<'t, 'a> {
         Self { crc32, ..self }
     }
 
+    /// Tells whether there are several virtual machines.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        self.configurations.children().nth(1).is_some()
+    }
+
     /// Lists the virtual machines in the order of the file, each with its name.
     ///
     /// A VM's images are checked when its turn comes, so that one damaged image stops no other VM; an image

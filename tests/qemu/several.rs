@@ -3,33 +3,13 @@
 use crate::bundle::{Bundle, Guest};
 use crate::machine::{Machine, Outcome};
 
-/// Takes the guests' characters as they came, without the hypervisor's lines and without line ends: VMs share the
-/// console character by character.
-pub fn characters(outcome: &Outcome) -> Vec<char> {
-    outcome.of_guests().concat().chars().collect()
-}
-
-/// Tells whether `mixed` is `first` and `second`, shuffled like cards.
-fn is_shuffled(mixed: &[char], first: &[char], second: &[char]) -> bool {
-    if mixed.len() != first.len() + second.len() {
-        return false;
-    }
-    // reached[n]: the first `taken` characters are n of `first` and the rest of `second`.
-    let mut reached = vec![false; first.len() + 1];
-    reached[0] = true;
-    for (taken, character) in mixed.iter().enumerate() {
-        let mut next = vec![false; first.len() + 1];
-        for n in (0..=taken.min(first.len())).filter(|n| reached[*n]) {
-            if first.get(n) == Some(character) {
-                next[n + 1] = true;
-            }
-            if second.get(taken - n) == Some(character) {
-                next[n] = true;
-            }
-        }
-        reached = next;
-    }
-    reached[first.len()]
+/// Returns the lines of a VM: those with its name and, of the one that is left alone, those without a name at the end.
+fn lines_of<'a>(outcome: &'a Outcome, vm: &str, is_last: bool) -> Vec<&'a str> {
+    let name = format!("[{vm}] ");
+    let lines = outcome.of_guests().into_iter();
+    lines
+        .filter_map(|line| line.strip_prefix(&*name).or((is_last && !line.starts_with('[')).then_some(line)))
+        .collect()
 }
 
 #[test]
@@ -41,9 +21,23 @@ fn two_vms_run_at_once_and_each_says_what_it_says_alone() {
         let both = on_board(Bundle::of(&[guest("one"), guest("two")]).machine()).run();
         alone.succeeded().contains("CPUs: 2 online").contains("hello: Goodbye");
         both.succeeded().complains(&[]).vm("one", "is off after ").vm("two", "is off after ");
-        let said = characters(&alone);
-        assert!(is_shuffled(&characters(&both), &said, &said), "not twice what one says:\n{both}");
+        let ended = |vm: &str| both.console.find(&format!("trapeze: vm {vm}: is off")).unwrap();
+        let is_one_last = ended("one") > ended("two");
+        assert_eq!(lines_of(&both, "one", is_one_last), alone.of_guests(), "{both}");
+        assert_eq!(lines_of(&both, "two", !is_one_last), alone.of_guests(), "{both}");
     }
+}
+
+#[test]
+fn what_is_typed_goes_to_the_vm_in_front() {
+    let outcome = Machine::as_make_runs_it()
+        .with_all([("GUEST", "linux,linux")])
+        .within(std::time::Duration::from_secs(120))
+        .after("[linux-2] Enter 'help' for a list", "\x1dnecho to-$((1+1)); poweroff\n")
+        .after("vm linux-2: is off", "echo back to-$((0+1)); poweroff\n")
+        .run();
+    outcome.succeeded().complains(&[]);
+    outcome.contains("[linux-2] to-2").contains("\nback to-1").vm("linux", "is off after ");
 }
 
 #[test]
@@ -87,5 +81,6 @@ fn what_one_vm_leaves_in_ram_the_next_does_not_find() {
     let guest = |name: &str| Guest::new(name, &kernel.to_string_lossy());
     let outcome = Bundle::of(&[guest("one"), guest("two")]).machine().run();
     outcome.succeeded().complains(&[]);
-    assert_eq!(characters(&outcome), ['x', 'x'], "{outcome}");
+    let letters = outcome.of_guests().concat().replace("[one] ", "").replace("[two] ", "");
+    assert_eq!(letters, "xx", "{outcome}");
 }

@@ -295,11 +295,11 @@ impl Machine for Scripted {
         self.calls.push(Call::Deadline(deadline));
     }
 
-    fn transmit(&mut self, byte: u8) {
+    fn transmit(&mut self, _: VmId, byte: u8) {
         self.calls.push(Call::Transmit(byte));
     }
 
-    fn receive(&mut self) -> Option<u8> {
+    fn receive(&mut self, _: VmId) -> Option<u8> {
         self.input.pop_front()
     }
 
