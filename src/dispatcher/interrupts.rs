@@ -4,7 +4,7 @@
 
 use crate::ids::{IntId, VcpuId, VcpuSet};
 use crate::interpreter::device::ptimer::PhysicalTimer;
-use crate::interpreter::device::vgic::Vgic;
+use crate::interpreter::device::vgic::{Errand, Vgic};
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vm::{Requests, Vm};
@@ -92,9 +92,7 @@ pub fn power_down(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     }
     vcpu.lists.empty();
     machine.load_lists(&vcpu.lists);
-    while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
-        machine.deactivate(physical);
-    }
+    run_errands(&mut vgic, vcpu.id, machine);
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
 }
@@ -176,12 +174,21 @@ fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) {
     vgic.plan(vcpu.id, &mut vcpu.lists);
     machine.load_lists(&vcpu.lists);
     if vcpu.lists.withdrawn {
-        while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
-            machine.deactivate(physical);
-        }
+        run_errands(vgic, vcpu.id, machine);
     }
     if vcpu.lists.hardware_enabled != heard {
         let_through(vgic, vcpu.lists.hardware_enabled, heard, machine);
+    }
+}
+
+/// Does what the model wants of physical interrupts.
+#[inline(never)]
+fn run_errands(vgic: &mut Vgic, cpu: VcpuId, machine: &mut impl Machine) {
+    while let Some(errand) = vgic.take_errand(cpu) {
+        match errand {
+            Errand::Deactivate(physical) => machine.deactivate(physical),
+            Errand::LetThrough(physical, on) => machine.let_through(physical, on),
+        }
     }
 }
 
