@@ -203,9 +203,10 @@ fn let_through(vgic: &Vgic, wanted: u32, heard: u32, machine: &mut impl Machine)
     }
 }
 
-/// Tells whether an interrupt would end the vCPU's wait.
+/// Tells whether an interrupt would end the vCPU's wait. It is planned anew all the same: whoever asked for that has left
+/// word once.
 pub fn is_interrupted(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> bool {
-    with_vgic(vcpu, vm, machine, |vgic, id, _| (vgic.has_pending(id), VcpuSet::EMPTY))
+    with_vgic(vcpu, vm, machine, |vgic, id, _| (vgic.has_pending(id), VcpuSet::only(id)))
 }
 
 /// Makes the interrupt line and the deadline of the physical timer follow its registers.

@@ -1,6 +1,6 @@
 //! Facts about interrupts between vCPUs, and how they get into list registers.
 
-use super::super::interrupts::{Disposition, Source};
+use super::super::interrupts::{self, Disposition, Source};
 use super::bench::{BOTH, Bench, GICC_DIR, GICD};
 use super::machine::Call;
 use crate::ids::{IntId, PcpuId};
@@ -195,6 +195,17 @@ fn an_interrupt_that_changes_its_route_changes_its_vcpu() {
         bench.serve_kicks();
         assert_eq!((bench.cpus[1].pending(), bench.cpus[2].pending()), (vec![], vec![64]));
     }
+}
+
+#[test]
+fn a_wait_that_another_vcpu_ends_ends_with_the_interrupt() {
+    let mut bench = Bench::running(GicVersion::V3, 2);
+    bench.listen_to(0, &SGIS[..1]);
+    send(&mut bench, 1, SGIS[0], 1);
+    // CPU_SUSPEND takes all requests, and then looks whether it is over.
+    bench.vm.posts[0].take();
+    assert!(interrupts::is_interrupted(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]));
+    assert_eq!(bench.cpus[0].pending(), [SGIS[0].0]);
 }
 
 #[test]
