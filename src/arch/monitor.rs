@@ -243,7 +243,7 @@ impl Monitor {
             _ if intid == known.maintenance => Source::Maintenance,
             _ if Some(intid) == known.performance_monitors => Source::PerformanceMonitors,
             _ if Some(intid) == known.console => Source::Console,
-            _ => Source::Unknown,
+            _ => Source::Device(intid),
         }
     }
 

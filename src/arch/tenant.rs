@@ -428,6 +428,7 @@ fn parts(
             virtual_timer: config.timer.virtual_,
             physical_timer: config.timer.physical,
             performance_monitors,
+            devices: Vec::new(),
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),

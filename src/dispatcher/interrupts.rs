@@ -24,8 +24,8 @@ pub enum Source {
     Maintenance,
     /// The console received something.
     Console,
-    /// Nobody asked for it.
-    Unknown,
+    /// Another one, by its physical INTID: that of a device which the VM was given, or nobody's.
+    Device(IntId),
 }
 
 /// What becomes of the physical interrupt.
@@ -36,6 +36,8 @@ pub enum Disposition {
     LeaveActive,
     /// It is over.
     End,
+    /// It is over, and is not to come again: nobody asked for it.
+    Silence,
 }
 
 /// Answers a physical interrupt on a CPU that has a vCPU.
@@ -51,9 +53,27 @@ pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
             replan(vcpu, vm, machine);
             Disposition::End
         }
-        // What a kick is about is in the vCPU's post; the others are nobody's here.
-        Source::Kick | Source::Console | Source::Unknown => Disposition::End,
+        Source::Device(physical) => device(physical, vcpu, vm, machine),
+        // What a kick is about is in the vCPU's post; the console is not one VM's.
+        Source::Kick | Source::Console => Disposition::End,
     }
+}
+
+/// Makes the interrupt pending that a device of the host's stands behind. It may be another vCPU's, or that of one which
+/// is off: this one, too, is planned when it looks at its post, which is before it goes on.
+#[inline(never)]
+fn device(physical: IntId, vcpu: &Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
+    let Some((_, intid)) = vm.layout.devices.iter().find(|(own, _)| *own == physical) else {
+        return Disposition::Silence;
+    };
+    let concerned = vm.vgic.lock().set_line(vcpu.id, *intid, true);
+    if concerned.contains(vcpu.id)
+        && let Some(post) = vm.posts.get(vcpu.id.index())
+    {
+        post.leave(Requests::PLAN);
+    }
+    vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
+    Disposition::LeaveActive
 }
 
 /// Makes the interrupt pending that a physical one stands behind.
