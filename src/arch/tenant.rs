@@ -24,7 +24,7 @@ use trapeze::interpreter::psci::{Power, Start};
 use trapeze::platform::board::{Board, GicRegisters};
 use trapeze::platform::dtb::{self, DtbError};
 use trapeze::platform::fit::{Bundle, FitError, VmImages};
-use trapeze::platform::guest_fdt::{self, GuestFdtError};
+use trapeze::platform::guest_fdt;
 use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
 use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError};
 use trapeze::vm::{Layout, Parts, State, Uart, Vm};
@@ -114,7 +114,6 @@ enum StartError {
     TreeTooLong { node: String, bytes: usize },
     Vm(VmError),
     Kernel(KernelError),
-    GuestFdt(GuestFdtError),
     Map(MapError),
     Power,
     GicVersion { wanted: GicVersion },
@@ -134,7 +133,6 @@ impl fmt::Display for StartError {
             }
             Self::Vm(error) => write!(f, "{error}"),
             Self::Kernel(error) => write!(f, "{error}"),
-            Self::GuestFdt(error) => write!(f, "{error}"),
             Self::Map(MapError::OutOfTables) => write!(f, "no memory is left for its translation tables"),
             Self::Map(_) => write!(f, "/memory: reg: what it names cannot be mapped"),
             Self::Power => write!(f, "/cpus: two CPUs with one reg, or too many"),
@@ -174,7 +172,7 @@ macro_rules! from_error {
         })*
     };
 }
-from_error!(Fit(FitError), Vm(VmError), Kernel(KernelError), GuestFdt(GuestFdtError), Map(MapError));
+from_error!(Fit(FitError), Vm(VmError), Kernel(KernelError), Map(MapError));
 
 /// The bundle that is built in: a VM for a GICv3, and one for a GICv2.
 static BUILT_IN: &[u8] = include_bytes!(env!("TRAPEZE_BUNDLE"));
@@ -252,9 +250,9 @@ impl Tenant {
         let config = vm_tree::read(&fdt)?;
         let pcpus = choose_cpus(&config, board, monitor)?;
         check_performance_monitors(&config, monitor)?;
-        let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
+        let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some());
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
-        let finished = guest_fdt::build(&fdt, &config, plan.initrd)?;
+        let finished = guest_fdt::build(&fdt, &config, plan.initrd);
         let start = Start { entry: plan.entry, context: plan.dtb.start.get() };
         let power =
             Power::new(config.vcpus.iter().copied(), VcpuId(0), start).map_err(|_| StartError::Power)?;
