@@ -13,7 +13,7 @@ use trapeze::allocator::frames::Frames;
 use trapeze::allocator::stage1::El2Access;
 use trapeze::ids::{Affinity, PcpuId};
 use trapeze::platform::board::{Board, Conduit, Console, Cpu, EnableMethod, GicRegisters, PciHost, UartKind};
-use trapeze::platform::dtb;
+use trapeze::platform::dtb::{self, Fdt};
 
 use super::console::{self, Uart};
 use super::gic::{Blocks, Distributor, Gic, GicParts, V2, V3};
@@ -91,7 +91,7 @@ fn uart(console: &Console) -> Uart {
 pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
     let map = El2Map::of_image().and_then(|mut map| {
         if let Some(tree) = tree {
-            map.add(pages(tree), El2Access::ReadWrite)?;
+            map.add(tree.pages(), El2Access::ReadWrite)?;
         }
         Ok(map)
     });
@@ -105,7 +105,7 @@ pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
 }
 
 /// Reads the board and opens its console.
-pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
+pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> (Board, Fdt<'static>) {
     let Some(tree) = tree else {
         stop(&"no device tree: x0 points to none, and there is none at the base of RAM")
     };
@@ -116,15 +116,15 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
         add_device(map, console.registers);
         console::open(uart(console), LevelFilter::Info);
     }
-    let mut board = match fdt.map(|fdt| Board::read(&fdt)) {
-        Ok(Ok(board)) => board,
-        Ok(Err(error)) => stop(&format_args!("the board's device tree: {error}")),
+    let (mut board, fdt) = match fdt.map(|fdt| (Board::read(&fdt), fdt)) {
+        Ok((Ok(board), fdt)) => (board, fdt),
+        Ok((Err(error), _)) => stop(&format_args!("the board's device tree: {error}")),
         Err(error) => stop(&format_args!("the board's device tree: {error}")),
     };
     log::set_max_level(level(&board.bootargs));
-    board.reserve(pages(tree));
+    board.reserve(tree.pages());
     board.reserve(mmu::image());
-    board
+    (board, fdt)
 }
 
 /// Reads `trapeze.log=LEVEL` from the boot arguments.
@@ -174,7 +174,7 @@ fn panic_notifier(pci: &PciHost) -> Option<Mmio> {
 pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     let mut without_bundle = board.clone();
     if let Some(initrd) = board.initrd {
-        without_bundle.reserve(pages(initrd));
+        without_bundle.reserve(initrd.pages());
     }
     let mut frames = Frames::new();
     let free: Vec<Region<Pa>> = board.free_ram().into_iter().filter_map(whole_pages).collect();
@@ -221,13 +221,6 @@ pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
 fn split(region: Region<Pa>, bytes: u64) -> Option<(Region<Pa>, Region<Pa>)> {
     let rest = Region::<Pa>::new(region.start.checked_add(bytes)?, region.size_bytes.checked_sub(bytes)?)?;
     Some((Region::<Pa>::new(region.start, bytes)?, rest))
-}
-
-/// Returns the pages that the region touches.
-fn pages(region: Region<Pa>) -> Region<Pa> {
-    let start = region.start.align_down(PAGE_BYTES);
-    let end = region.last().align_down(PAGE_BYTES).get() + PAGE_BYTES;
-    Region { start, size_bytes: end - start.get() }
 }
 
 /// Returns the pages that are wholly inside the region.

@@ -171,6 +171,7 @@ fn stop(cpu: &mut Pcpu, state: State) {
             tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::START, &mut machine);
         }
         State::Running | State::Off | State::Crashed => {
+            tenant.silence(&cpu.gic);
             tenant.release(cpu.monitor);
             tenant.report(state);
             cpu.guest = None;

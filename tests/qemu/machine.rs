@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_secs(30);
 /// How every line of the hypervisor's own begins.
 const PREFIX: &str = "trapeze: ";
 /// What the scripts read from the environment; a test's machine has nothing of its caller's.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "APPEND",
     "BOARD",
     "BUNDLE",
@@ -28,6 +28,7 @@ const SETTINGS: [&str; 16] = [
     "KERNEL",
     "LOG",
     "MEM",
+    "PL011",
     "PMU",
     "PORT",
     "QEMU_ARGS",
