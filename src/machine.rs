@@ -48,8 +48,8 @@ pub trait Machine {
     /// Writes the list registers.
     fn load_lists(&mut self, lists: &ListRegisters);
 
-    /// Lets a private physical interrupt that stands behind one of the guest's through, or stops it: as the guest does
-    /// with its own.
+    /// Lets a physical interrupt that stands behind one of the guest's through, or stops it: as the guest does with its
+    /// own.
     fn let_through(&mut self, physical: IntId, on: bool);
 
     /// Returns the state of a private physical interrupt: pending as its line is, active until somebody deactivates it.

@@ -13,7 +13,8 @@ mod arch;
 #[cfg(target_os = "none")]
 #[unsafe(no_mangle)]
 extern "C" fn boot_cpu_entry(device_tree: u64, exception_level: u64) -> ! {
-    use arch::{boot, heap, loader, power, run, secondary, tenant};
+    use arch::tenant::{self, Host};
+    use arch::{boot, heap, loader, power, run, secondary};
 
     heap::open();
     let tree = boot::locate_device_tree(device_tree);
@@ -21,14 +22,14 @@ extern "C" fn boot_cpu_entry(device_tree: u64, exception_level: u64) -> ! {
         boot::refuse_level(exception_level, tree);
     }
     let mut map = boot::enable_mmu(tree);
-    let board = boot::read_board(tree, &mut map);
+    let (board, tree) = boot::read_board(tree, &mut map);
     let off = power::remember(boot::ways_to_stop(&board, &mut map));
     let memory = boot::claim_memory(&board, &mut map);
     let monitor = boot::make_monitor(&board, &mut map, memory.frames, off);
     let cpu = boot::make_cpu(monitor, 0);
     secondary::start_all(&board, &map, monitor);
     let bundle = loader::offer(&board, monitor, memory.largest, memory.bundle);
-    tenant::start_all(&board, monitor, cpu, bundle);
+    tenant::start_all(&Host { board: &board, tree: &tree }, monitor, cpu, bundle);
     run::enter(cpu)
 }
 

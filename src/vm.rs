@@ -90,6 +90,8 @@ pub struct Layout {
     pub physical_timer: IntId,
     /// INTID of the performance monitors (a PPI), where the VM's tree has them.
     pub performance_monitors: Option<IntId>,
+    /// Interrupts of the devices that the VM was given: the physical INTID and the guest's, both SPIs.
+    pub devices: Vec<(IntId, IntId)>,
 }
 
 impl Layout {
@@ -325,6 +327,7 @@ mod tests {
                 virtual_timer: IntId(27),
                 physical_timer: IntId(30),
                 performance_monitors: None,
+                devices: Vec::new(),
             },
             vgic: Vgic::new(GicVersion::V3, &[boot], MAX_SPIS),
             uarts: Vec::new(),

@@ -17,10 +17,14 @@ use crate::addr::{PAGE_BYTES, Pa, Region};
 
 /// Number of buddy orders: the biggest free block is 2^32 frames.
 const ORDERS: usize = 33;
-/// Biggest block, in frames, that free frames merge into.
+/// Biggest block, in frames, that free frames above the first GiB merge into.
 const MAX_BLOCK: usize = 1 << (ORDERS - 1);
 /// Biggest extent of guest RAM, in frames: 1 GiB, the biggest block of stage 2.
 const MAX_EXTENT: usize = (1 << 30) / 4096;
+
+/// First frame above the first GiB. Some devices reach no further, a Raspberry Pi 4's for one: what is below is kept as
+/// long as there is anything above.
+const NEAR_END: usize = MAX_EXTENT;
 
 type Buddies = FrameAllocator<ORDERS>;
 
@@ -42,11 +46,11 @@ struct Allocation {
     owner: Owner,
 }
 
-/// Lists the physical regions that make up RAM of one owner, biggest first.
+/// Lists the physical regions that make up RAM of one owner.
 ///
-/// Sizes are powers of two that never grow along the list, each region is aligned to its size, and none is
-/// bigger than 1 GiB: mapped one after the other from an address aligned to the first one's size, each fits
-/// the biggest leaves of stage 2.
+/// Sizes are powers of two, each region is aligned to its size, and none is bigger than 1 GiB. From
+/// [`Frames::allocate_ram`] they never grow along the list: mapped one after the other from an address aligned to the
+/// first one's size, each fits the biggest leaves of stage 2. From [`Frames::allocate_ram_at`] they come as they lie.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Extents {
     regions: Vec<Region<Pa>>,
@@ -68,7 +72,8 @@ impl Extents {
 /// Keeps account of the physical frames that were added to it.
 #[derive(Default)]
 pub struct Frames {
-    buddies: Buddies,
+    /// Free frames from [`NEAR_END`] on, and those below it: in the order in which they are given away.
+    zones: [Buddies; 2],
     /// What was added; regions do not overlap.
     managed: Vec<Region<Pa>>,
     /// What is not free, in order of the first frame.
@@ -80,7 +85,12 @@ impl Frames {
     /// Makes an account without frames.
     #[must_use]
     pub const fn new() -> Self {
-        Self { buddies: Buddies::new(), managed: Vec::new(), allocations: Vec::new(), free_frames: 0 }
+        Self {
+            zones: [const { Buddies::new() }; 2],
+            managed: Vec::new(),
+            allocations: Vec::new(),
+            free_frames: 0,
+        }
     }
 
     /// Adds the whole frames inside `region` as free ones, and lets them merge with their neighbours.
@@ -100,10 +110,11 @@ impl Frames {
         self.managed.push(region);
         let count = end.saturating_sub(first);
         for (block, frames) in blocks(first, count) {
-            self.buddies.add_frame(block, block + frames);
+            let buddies = zone(&mut self.zones, block);
+            buddies.add_frame(block, block + frames);
             // The crate merges on dealloc only.
-            if self.buddies.alloc_at(block, frames).is_some() {
-                self.buddies.dealloc(block, frames);
+            if buddies.alloc_at(block, frames).is_some() {
+                buddies.dealloc(block, frames);
             }
         }
         self.free_frames += count;
@@ -111,7 +122,8 @@ impl Frames {
     }
 
     /// Allocates contiguous frames for `size_bytes`, rounded up to whole ones, from an address that is a
-    /// multiple of `align_bytes`, a power of two; `None` if there is no such run of free frames.
+    /// multiple of `align_bytes`, a power of two; `None` if there is no such run of free frames. Above the first GiB if
+    /// that has one.
     #[must_use]
     pub fn allocate(&mut self, owner: Owner, size_bytes: u64, align_bytes: u64) -> Option<Region<Pa>> {
         if size_bytes == 0 || !align_bytes.is_power_of_two() {
@@ -123,38 +135,84 @@ impl Frames {
         if block > MAX_BLOCK {
             return None;
         }
-        let first = self.buddies.alloc(block)?;
-        give_back(&mut self.buddies, first + frames, block - frames);
-        let at = self.allocations.partition_point(|other| other.first < first);
-        self.allocations.insert(at, Allocation { first, frames, owner });
-        self.free_frames -= frames;
-        Some(region_of(first, frames))
+        let first = self.zones.iter_mut().find_map(|zone| zone.alloc(block))?;
+        give_back(&mut self.zones, first + frames, block - frames);
+        Some(self.note(first, frames, owner))
     }
 
     /// Allocates RAM of `size_bytes`, rounded up to whole frames, in as few extents as the free blocks
-    /// allow; `None`, with nothing allocated, if there are not that many free frames.
+    /// allow; `None`, with nothing allocated, if there are not that many free frames. Below 1 GiB lies only what there
+    /// is no room for above.
     #[must_use]
     pub fn allocate_ram(&mut self, owner: Owner, size_bytes: u64) -> Option<Extents> {
         let mut rest = usize::try_from(size_bytes.div_ceil(PAGE_BYTES)).ok()?;
         if rest == 0 || rest > self.free_frames {
             return None;
         }
-        let mut regions = Vec::new();
-        let mut frames = MAX_EXTENT;
-        while rest > 0 {
-            frames = frames.min(largest_power_of_two(rest));
-            let bytes = bytes_of(frames);
-            match self.allocate(owner, bytes, bytes) {
-                Some(region) => {
-                    regions.push(region);
-                    rest -= frames;
-                }
-                None if frames > 1 => frames /= 2,
-                None => break,
+        let mut regions: Vec<Region<Pa>> = Vec::new();
+        for zone in 0..self.zones.len() {
+            let mut frames = MAX_EXTENT;
+            while rest > 0 && frames > 0 {
+                frames = frames.min(largest_power_of_two(rest));
+                let Some(first) = self.zones.get_mut(zone).and_then(|zone| zone.alloc(frames)) else {
+                    frames /= 2;
+                    continue;
+                };
+                let region = self.note(first, frames, owner);
+                // At the end, but for a bigger one in the next zone.
+                let at = regions.partition_point(|other| other.size_bytes >= region.size_bytes);
+                regions.insert(at, region);
+                rest -= frames;
             }
         }
-        assert_eq!(rest, 0, "free frames were counted that are not there");
+        assert!(rest == 0, "free frames were counted that are not there");
         Some(Extents { regions })
+    }
+
+    /// Allocates the very frames of `region`, in whole ones; `None`, with nothing allocated, if they are not all free.
+    #[must_use]
+    pub fn allocate_ram_at(&mut self, owner: Owner, region: Region<Pa>) -> Option<Extents> {
+        if !self.free_regions().iter().any(|free| free.encloses(&region)) {
+            return None;
+        }
+        let first = usize::try_from(region.start.get() / PAGE_BYTES).ok()?;
+        let count = usize::try_from(region.size_bytes / PAGE_BYTES).ok()?;
+        let mut regions = Vec::new();
+        for (block, frames) in blocks(first, count) {
+            // Free buddies have merged, so a block that is free is in one piece.
+            let taken = zone(&mut self.zones, block).alloc_at(block, frames);
+            assert!(taken.is_some(), "free frames were listed that are not there");
+            regions.push(self.note(block, frames, owner));
+        }
+        Some(Extents { regions })
+    }
+
+    /// Lists the free frames, as they were added but for what is allocated.
+    #[must_use]
+    pub fn free_regions(&self) -> Vec<Region<Pa>> {
+        let mut free = Vec::new();
+        for managed in &self.managed {
+            let frame = |address: u64| usize::try_from(address / PAGE_BYTES).unwrap_or(usize::MAX);
+            let mut next = frame(managed.start.get().saturating_add(PAGE_BYTES - 1));
+            let end = frame(managed.start.get().saturating_add(managed.size_bytes));
+            let taken = self.allocations.iter().map(|taken| (taken.first, taken.first + taken.frames));
+            for (first, after) in taken.chain([(end, end)]) {
+                let hole_end = first.min(end);
+                if hole_end > next {
+                    free.push(region_of(next, hole_end - next));
+                }
+                next = next.max(after);
+            }
+        }
+        free
+    }
+
+    /// Notes that frames are not free any more.
+    fn note(&mut self, first: usize, frames: usize, owner: Owner) -> Region<Pa> {
+        let at = self.allocations.partition_point(|other| other.first < first);
+        self.allocations.insert(at, Allocation { first, frames, owner });
+        self.free_frames -= frames;
+        region_of(first, frames)
     }
 
     /// Frees a region as [`Self::allocate`] returned it.
@@ -164,7 +222,7 @@ impl Frames {
     pub fn free(&mut self, region: Region<Pa>) -> Result<(), FrameError> {
         let index = self.allocation_at(region)?;
         let Allocation { first, frames, .. } = self.allocations.remove(index);
-        give_back(&mut self.buddies, first, frames);
+        give_back(&mut self.zones, first, frames);
         self.free_frames += frames;
         Ok(())
     }
@@ -183,11 +241,11 @@ impl Frames {
     /// Frees everything that `owner` has and returns how many bytes that was.
     pub fn reclaim(&mut self, owner: Owner) -> u64 {
         let mut frames = 0;
-        let buddies = &mut self.buddies;
+        let zones = &mut self.zones;
         self.allocations.retain(|allocation| {
             let stays = allocation.owner != owner;
             if !stays {
-                give_back(buddies, allocation.first, allocation.frames);
+                give_back(zones, allocation.first, allocation.frames);
                 frames += allocation.frames;
             }
             stays
@@ -234,21 +292,27 @@ impl Frames {
 }
 
 /// Frees `count` frames from `first` on: as the crate wants it, in blocks aligned to their size.
-fn give_back(buddies: &mut Buddies, first: usize, count: usize) {
+fn give_back(zones: &mut [Buddies; 2], first: usize, count: usize) {
     for (block, frames) in blocks(first, count) {
-        buddies.dealloc(block, frames);
+        zone(zones, block).dealloc(block, frames);
     }
 }
 
-/// Cuts a run of frames into the fewest blocks of a power of two, each aligned to its size.
+/// Returns the zone that a block of [`blocks`] is in.
+fn zone(zones: &mut [Buddies; 2], block: usize) -> &mut Buddies {
+    let [far, near] = zones;
+    if block < NEAR_END { near } else { far }
+}
+
+/// Cuts a run of frames into the fewest blocks of a power of two up to [`MAX_EXTENT`], each aligned to its size.
 fn blocks(first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> {
     let (mut next, mut rest) = (first, count);
     core::iter::from_fn(move || {
         if rest == 0 {
             return None;
         }
-        let alignment = if next == 0 { MAX_BLOCK } else { 1 << next.trailing_zeros() };
-        let frames = alignment.min(largest_power_of_two(rest)).min(MAX_BLOCK);
+        let alignment = if next == 0 { MAX_EXTENT } else { 1 << next.trailing_zeros() };
+        let frames = alignment.min(largest_power_of_two(rest)).min(MAX_EXTENT);
         let block = next;
         next += frames;
         rest -= frames;
@@ -400,12 +464,47 @@ mod tests {
         assert_eq!(frames.free_ram(extents), Err(FrameError::NotAllocated(first)));
     }
 
+    #[test]
+    fn the_first_gib_is_kept_while_there_is_room_above() {
+        let mut frames = frames_of(&[(512 * MIB, 2 * GIB)]);
+        let above = frames.allocate_ram(VM, GIB + 256 * MIB).unwrap();
+        assert!(above.iter().all(|extent| extent.start.get() >= GIB));
+        assert!(frames.allocate(VM, PAGE_BYTES, 1).is_some_and(|table| table.start.get() >= GIB));
+        let rest = frames.allocate_ram(VM, frames.free_bytes()).unwrap();
+        assert_eq!(frames.free_frames(), 0);
+        check_extents(&rest, rest.size_bytes() / PAGE_BYTES);
+        assert_eq!(sizes(&rest)[..2], [512, 128], "the biggest extent comes first, wherever it lies");
+        frames.reclaim(VM);
+        assert_eq!(frames.allocate(VM, GIB, GIB), Some(region(GIB, GIB)));
+    }
+
+    #[test]
+    fn the_very_frames_that_are_asked_for_or_none() {
+        let mut frames = frames_of(&[(MIB, 63 * MIB), (GIB, GIB)]);
+        let extents = frames.allocate_ram_at(VM, region(3 * MIB, 6 * MIB)).unwrap();
+        let starts: Vec<_> = extents.iter().map(|extent| extent.start.get() / MIB).collect();
+        assert_eq!((starts, sizes(&extents)), (vec![3, 4, 8], vec![1, 4, 1]));
+        for taken in [(8 * MIB, MIB), (0, 2 * MIB), (63 * MIB, 2 * MIB), (2 * GIB, MIB), (2 * MIB, 2 * MIB)] {
+            assert_eq!(frames.allocate_ram_at(VM, region(taken.0, taken.1)), None);
+        }
+        assert_eq!(
+            frames.free_regions(),
+            [region(MIB, 2 * MIB), region(9 * MIB, 55 * MIB), region(GIB, GIB)]
+        );
+        frames.free_ram(extents).unwrap();
+        assert_eq!(frames.free_regions(), [region(MIB, 63 * MIB), region(GIB, GIB)]);
+        assert!(frames.allocate_ram_at(VM, region(MIB, 63 * MIB)).is_some());
+    }
+
+    /// Where the frames of the property test begin: some are below 1 GiB, some above.
+    const BASE: u64 = GIB - 2 * MIB;
     const MOST_STEPS: usize = if cfg!(miri) { 12 } else { 60 };
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Allocate { pages: u64, align_log2: u32 },
         AllocateRam { pages: u64 },
+        AllocateAt { page: u64, pages: u64 },
         Free(usize),
         Reclaim,
     }
@@ -414,6 +513,7 @@ mod tests {
         prop_oneof![
             3 => (1..70_u64, 0..20_u32).prop_map(|(pages, align_log2)| Step::Allocate { pages, align_log2 }),
             2 => (1..700_u64).prop_map(|pages| Step::AllocateRam { pages }),
+            2 => (0..0x540_u64, 1..90_u64).prop_map(|(page, pages)| Step::AllocateAt { page, pages }),
             4 => any::<usize>().prop_map(Step::Free),
             1 => Just(Step::Reclaim),
         ]
@@ -432,7 +532,7 @@ mod tests {
 
         #[test]
         fn allocations_are_disjoint_and_all_frames_come_back(steps in prop::collection::vec(step(), 1..MOST_STEPS)) {
-            let added = [region(0x3000, 0x5_5000), region(0x10_0000, 4 * MIB)];
+            let added = [region(BASE + 0x3000, 0x5_5000), region(BASE + MIB, 4 * MIB)];
             let mut frames = frames_of(&added.map(|region| (region.start.get(), region.size_bytes)));
             let whole = frames.free_frames();
             let mut live: Vec<Region<Pa>> = Vec::new();
@@ -449,6 +549,18 @@ mod tests {
                         prop_assert_eq!(extents.is_some(), fits);
                         extents.map_or(Vec::new(), |extents| {
                             check_extents(&extents, pages);
+                            extents.iter().collect()
+                        })
+                    }
+                    Step::AllocateAt { page, pages } => {
+                        let wanted = region(BASE + page * PAGE_BYTES, pages * PAGE_BYTES);
+                        let is_free = added.iter().any(|added| added.encloses(&wanted))
+                            && !live.iter().any(|other| other.overlaps(&wanted));
+                        let extents = frames.allocate_ram_at(VM, wanted);
+                        prop_assert_eq!(extents.is_some(), is_free);
+                        extents.map_or(Vec::new(), |extents| {
+                            assert_eq!(extents.iter().next().unwrap().start, wanted.start);
+                            assert_eq!(extents.iter().last().unwrap().last(), wanted.last());
                             extents.iter().collect()
                         })
                     }
@@ -471,10 +583,12 @@ mod tests {
                 }
                 let used: u64 = live.iter().map(|region| region.size_bytes / PAGE_BYTES).sum();
                 prop_assert_eq!(frames.free_frames() + usize::try_from(used).unwrap(), whole);
+                let listed: u64 = frames.free_regions().iter().map(|region| region.size_bytes).sum();
+                prop_assert_eq!(listed, frames.free_bytes());
             }
             frames.reclaim(VM);
             prop_assert_eq!(frames.free_frames(), whole);
-            // Merged to the biggest block there is: 4 MiB at 1 MiB holds one aligned block of 2 MiB.
+            // Merged to the biggest block there is: 3 MiB from 1 GiB on hold one aligned block of 2 MiB.
             prop_assert!(frames.allocate(VM, 2 * MIB, 2 * MIB).is_some());
         }
     }

@@ -1,4 +1,4 @@
-//! Room 2: who owns what? Frames, translation tables, VMIDs, interrupts; every change of resources happens here.
+//! Room 2: who owns what? Frames, translation tables, VMIDs, interrupts, devices; every change of resources happens here.
 //!
 //! Not here: what an instruction would have done (the interpreter's), and the stores, barriers and TLB
 //! maintenance that make a change real (the machine's, behind [`tables::TableMemory`]).
@@ -6,6 +6,7 @@
 
 use crate::ids::VmId;
 
+pub mod devices;
 pub mod frames;
 pub mod interrupts;
 pub mod stage1;

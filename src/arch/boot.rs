@@ -15,7 +15,7 @@ use trapeze::ids::{Affinity, PcpuId};
 use trapeze::platform::board::{
     Board, Conduit, Console, Cpu, EnableMethod, Firmware, GicRegisters, PciHost, Trouble, UartKind,
 };
-use trapeze::platform::dtb;
+use trapeze::platform::dtb::{self, Fdt};
 
 use super::console::{self, Uart};
 use super::gic::{Blocks, Distributor, Gic, GicParts, V2, V3};
@@ -125,7 +125,7 @@ fn open_guessed(mut map: impl FnMut(Region<Pa>)) -> Firmware {
 pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
     let map = El2Map::of_image().and_then(|mut map| {
         if let Some(tree) = tree {
-            map.add(pages(tree), El2Access::ReadWrite)?;
+            map.add(tree.pages(), El2Access::ReadWrite)?;
         }
         Ok(map)
     });
@@ -139,7 +139,7 @@ pub fn enable_mmu(tree: Option<Region<Pa>>) -> El2Map {
 }
 
 /// Reads the board and opens its console.
-pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
+pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> (Board, Fdt<'static>) {
     let Some(tree) = tree else {
         let firmware = open_guessed(|registers| add_device(map, registers));
         stop(&format_args!(
@@ -165,16 +165,14 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
             console::also(uart(&other));
         }
     }
-    let mut board = match &fdt {
-        Ok(fdt) => Board::read(fdt).unwrap_or_else(|error| {
-            let advice = Firmware::of(fdt).advice(Trouble::Tree);
-            stop(&format_args!("the board's device tree: {error}{advice}"))
-        }),
-        Err(error) => {
-            let firmware = open_guessed(|registers| add_device(map, registers));
-            stop(&format_args!("the board's device tree: {error}{}", firmware.advice(Trouble::Tree)))
-        }
-    };
+    let fdt = fdt.unwrap_or_else(|error| {
+        let firmware = open_guessed(|registers| add_device(map, registers));
+        stop(&format_args!("the board's device tree: {error}{}", firmware.advice(Trouble::Tree)))
+    });
+    let mut board = Board::read(&fdt).unwrap_or_else(|error| {
+        let advice = Firmware::of(&fdt).advice(Trouble::Tree);
+        stop(&format_args!("the board's device tree: {error}{advice}"))
+    });
     if let Some(console) = console {
         board.set_console(console);
     }
@@ -185,9 +183,9 @@ pub fn read_board(tree: Option<Region<Pa>>, map: &mut El2Map) -> Board {
         board.model,
         board.cpus.len()
     );
-    board.reserve(pages(tree));
+    board.reserve(tree.pages());
     board.reserve(mmu::image());
-    board
+    (board, fdt)
 }
 
 fn add_device(map: &mut El2Map, registers: Region<Pa>) {
@@ -232,7 +230,7 @@ fn panic_notifier(pci: &PciHost) -> Option<Mmio> {
 pub fn claim_memory(board: &Board, map: &mut El2Map) -> Claimed {
     let mut without_bundle = board.clone();
     if let Some(initrd) = board.initrd {
-        without_bundle.reserve(pages(initrd));
+        without_bundle.reserve(initrd.pages());
     }
     let free: Vec<Region<Pa>> = board.free_ram().into_iter().filter_map(whole_pages).collect();
     for region in free.iter().copied() {
@@ -296,13 +294,6 @@ fn split(region: Region<Pa>, bytes: u64) -> Option<(Region<Pa>, Region<Pa>)> {
 /// Returns the region without its first `bytes`; `None` if nothing is left.
 pub fn without(region: Region<Pa>, bytes: u64) -> Option<Region<Pa>> {
     Region::<Pa>::new(region.start.checked_add(bytes)?, region.size_bytes.checked_sub(bytes)?)
-}
-
-/// Returns the pages that the region touches.
-fn pages(region: Region<Pa>) -> Region<Pa> {
-    let start = region.start.align_down(PAGE_BYTES);
-    let end = region.last().align_down(PAGE_BYTES).get() + PAGE_BYTES;
-    Region { start, size_bytes: end - start.get() }
 }
 
 /// Returns the pages that are wholly inside the region.

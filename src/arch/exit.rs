@@ -63,13 +63,14 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
             Disposition::End
         }
         (_, Some(Guest { vcpu, tenant, .. })) => interrupts::physical(source, vcpu, &tenant.vm, &mut machine),
+        (Source::Device(_), None) => Disposition::Silence,
         (_, None) => Disposition::End,
     };
-    if source == Source::Unknown && !interrupt.intid().is_sgi() {
+    if disposition == Disposition::Silence && !interrupt.intid().is_sgi() {
         // Firmware left it on. A level that nobody lowers would come again for ever.
         cpu.gic.set_enabled(interrupt.intid(), false);
     }
-    if disposition == Disposition::End {
+    if disposition != Disposition::LeaveActive {
         cpu.gic.end(interrupt);
     }
     if cpu.gic.wants_watch()
@@ -82,7 +83,7 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
 
 /// Watches the guest while it has a physical interrupt to end, see [`super::gic::Gic::wants_watch`].
 #[inline(never)]
-fn watch(cpu: &Pcpu) {
+pub fn watch(cpu: &Pcpu) {
     let is_held = |guest: &Guest| guest.vcpu.lists.in_use().any(|entry| entry.physical.is_some());
     cpu.timer.watch(cpu.guest.as_ref().is_some_and(is_held));
 }

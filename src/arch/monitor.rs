@@ -10,6 +10,7 @@ use core::{fmt, iter};
 use spin::Mutex;
 use trapeze::addr::Ipa;
 use trapeze::allocator::Owner;
+use trapeze::allocator::devices::Devices;
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::interrupts::{InterruptError, Interrupts};
 use trapeze::allocator::stage2;
@@ -23,6 +24,8 @@ use trapeze::interpreter::inject;
 use trapeze::interpreter::sysreg::Processor;
 use trapeze::machine::Machine;
 use trapeze::platform::board::Board;
+use trapeze::platform::passthrough::{Device, Line};
+use trapeze::platform::vm_tree::{PASSTHROUGH, VmError, VmFault};
 use trapeze::vm::State;
 
 use super::console;
@@ -179,12 +182,72 @@ pub struct CpuPost {
     seat: Mutex<Option<Seat>>,
 }
 
+/// Who has what of the host's devices.
+pub struct Given {
+    /// Registers.
+    pub devices: Devices,
+    /// Interrupts.
+    pub interrupts: Interrupts,
+}
+
+impl Given {
+    /// Takes for the hypervisor what it uses itself. No VM will have it.
+    fn new(board: &Board, interrupts: Interrupts) -> Self {
+        let mut devices = Devices::new();
+        for registers in board.own_registers() {
+            // They may share pages with each other.
+            let claimed = devices.claim(registers, Owner::Hypervisor, "the hypervisor");
+            assert!(claimed.is_ok(), "somebody has {registers} before any VM");
+        }
+        Self { devices, interrupts }
+    }
+
+    /// Gives a VM a device with its interrupts.
+    ///
+    /// # Errors
+    /// Somebody else has a part of it, or the GIC lacks the interrupt. Then the VM is to give all back.
+    pub fn claim(&mut self, device: &Device, owner: Owner, vm: &str) -> Result<(), VmError> {
+        let Err((property, other)) = self.claim_parts(device, owner, vm) else { return Ok(()) };
+        let by = other.map_or("nobody, as the GIC lacks it", |other| self.devices.name(other));
+        Err(VmError {
+            node: device.path.clone(),
+            fault: VmFault::Taken { property, path: device.host.clone(), by: by.into() },
+        })
+    }
+
+    fn claim_parts(
+        &mut self,
+        device: &Device,
+        owner: Owner,
+        vm: &str,
+    ) -> Result<(), (&'static str, Option<Owner>)> {
+        for (_, pages) in &device.pages {
+            self.devices.claim(*pages, owner, vm).map_err(|other| (PASSTHROUGH, Some(other)))?;
+        }
+        for line in &device.lines {
+            self.interrupts.claim(line.physical, owner).map_err(|error| match error {
+                InterruptError::OwnedBy(_, other) => ("interrupts", Some(other)),
+                _ => ("interrupts", None),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what a VM has.
+    pub fn release(&mut self, owner: Owner) {
+        self.devices.release_all(owner);
+        self.interrupts.release_all(owner);
+    }
+}
+
 /// The state that all CPUs share.
 pub struct Monitor {
     /// EL2's control registers.
     pub controls: Controls,
     /// Free RAM.
     pub frames: Mutex<Frames>,
+    /// Devices of the host.
+    pub given: Mutex<Given>,
     /// Free VMIDs.
     pub vmids: Mutex<Vmids>,
     /// What the interrupts in use stand for.
@@ -219,10 +282,12 @@ impl Monitor {
         };
         let ids = HostIdRegisters::new(id_space());
         let interrupts = HostInterrupts::of(board);
-        interrupts.claim(&mut Interrupts::new(gic.intids()))?;
+        let mut account = Interrupts::new(gic.intids());
+        interrupts.claim(&mut account)?;
         Ok(Self {
             controls: Controls::of_this_cpu(&ids).ok_or(Unusable::NoStage2)?,
             frames: Mutex::new(frames),
+            given: Mutex::new(Given::new(board, account)),
             vmids: Mutex::new(Vmids::new(vmid_bits(&ids))),
             interrupts,
             gic,
@@ -244,7 +309,7 @@ impl Monitor {
             _ if intid == known.maintenance => Source::Maintenance,
             _ if Some(intid) == known.performance_monitors => Source::PerformanceMonitors,
             _ if Some(intid) == known.console => Source::Console,
-            _ => Source::Unknown,
+            _ => Source::Device(intid),
         }
     }
 
@@ -276,6 +341,13 @@ impl Monitor {
         let is_free =
             |cpu: &CpuPost| cpu.is_up.load(Ordering::Acquire) && !cpu.is_taken.load(Ordering::Acquire);
         (0_u8..).map(PcpuId).zip(&self.cpus).filter(|(_, cpu)| is_free(cpu)).map(|(pcpu, _)| pcpu).collect()
+    }
+
+    /// Sends an interrupt that a VM was given to the CPU of its first vCPU, once the VM lets it through.
+    pub fn route(&self, gic: &Gic, line: &Line, pcpu: PcpuId) {
+        if let Some(cpu) = self.cpus.get(pcpu.index()) {
+            gic.route(line.physical, line.trigger, cpu.address.load(Ordering::Relaxed));
+        }
     }
 
     /// Interrupts another CPU, or this one.

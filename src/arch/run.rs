@@ -9,7 +9,7 @@ use trapeze::interpreter::device::vgic::ListRegisters;
 use trapeze::vcpu::{Frame, Vcpu};
 use trapeze::vm::{Requests, State};
 
-use super::exit::take_interrupt;
+use super::exit::{self, take_interrupt};
 use super::guest;
 use super::hardware::Hardware;
 use super::percpu::{Guest, Pcpu};
@@ -49,10 +49,22 @@ pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
         if requests.contains(Requests::PLAN) {
             let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
             interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
+            return watched(cpu);
         }
         return &raw const guest.vcpu.frame;
     }
     find_work(cpu)
+}
+
+/// Returns the frame of this CPU's guest, which may have been planned a physical interrupt.
+fn watched(cpu: &mut Pcpu) -> *const Frame {
+    if cpu.gic.wants_watch() {
+        exit::watch(cpu);
+    }
+    match &cpu.guest {
+        Some(guest) => &raw const guest.vcpu.frame,
+        None => find_work(cpu),
+    }
 }
 
 /// Tells whether the vCPU is to stop. A request that is older than the last reset has been met: a vCPU that was off
@@ -72,7 +84,7 @@ fn wait(cpu: &mut Pcpu) -> *const Frame {
             break;
         }
         if interrupts::is_interrupted(&mut guest.vcpu, &guest.tenant.vm, &mut machine) {
-            return &raw const guest.vcpu.frame;
+            return watched(cpu);
         }
         aarch64_cpu::asm::wfi(); // a pending interrupt ends it although it is masked
     }
@@ -160,6 +172,7 @@ fn stop(cpu: &mut Pcpu, state: State) {
             tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::START, &mut machine);
         }
         State::Running | State::Off | State::Crashed => {
+            tenant.silence(&cpu.gic);
             tenant.release(cpu.monitor);
             tenant.report(state);
             cpu.guest = None;

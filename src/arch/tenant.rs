@@ -18,17 +18,19 @@ use trapeze::allocator::tables::{MapError, TableMemory};
 use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
-use trapeze::interpreter::device::vgic::{FIRST_SPI, GicVersion, Vgic};
+use trapeze::interpreter::device::vgic::{GicVersion, Vgic};
 use trapeze::interpreter::id_registers::CpuInterface;
 use trapeze::interpreter::psci::{Power, Start};
 use trapeze::platform::board::{Board, Firmware, GicRegisters, Trouble};
-use trapeze::platform::dtb::{self, DtbError};
+use trapeze::platform::dtb::{self, DtbError, Fdt};
 use trapeze::platform::fit::{Bundle, FitError, VmImages};
 use trapeze::platform::guest_fdt::{self, GuestFdtError};
 use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
+use trapeze::platform::passthrough::{self, Device};
 use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError};
 use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 
+use super::gic::Gic as PhysicalGic;
 use super::monitor::Monitor;
 use super::percpu::Pcpu;
 use super::sysreg::read_sysreg;
@@ -36,6 +38,14 @@ use super::{console, guest, memory, monitor, timer};
 
 /// Longest device tree of a VM: it is copied to the heap, and again when it is completed.
 const MAX_TREE_BYTES: usize = 1 << 20;
+
+/// The machine that VMs are made on.
+pub struct Host<'a> {
+    /// What the hypervisor knows of it.
+    pub board: &'a Board,
+    /// All that its tree says.
+    pub tree: &'a Fdt<'a>,
+}
 
 /// A VM and its resources.
 pub struct Tenant {
@@ -129,6 +139,7 @@ enum StartError {
     PerformanceMonitors { node: String, why: &'static str },
     Cpus { wanted: usize, free: usize },
     Memory { wanted_bytes: u64, free_bytes: u64 },
+    Place { wanted: Region<Ipa>, free: Vec<Region<Pa>> },
     Vmids,
 }
 
@@ -168,6 +179,11 @@ impl fmt::Display for StartError {
                 wanted_bytes.div_ceil(1 << 20),
                 free_bytes >> 20
             ),
+            Self::Place { wanted, free } => {
+                write!(f, "/memory: reg: {wanted} is not all free: with trapeze,identity give a part of")?;
+                let fits = |region: &&Region<Pa>| region.size_bytes >= wanted.size_bytes;
+                free.iter().filter(fits).try_for_each(|region| write!(f, " {region}"))
+            }
             Self::Vmids => write!(f, "every VMID is in use"),
         }
     }
@@ -188,19 +204,19 @@ from_error!(Fit(FitError), Vm(VmError), Kernel(KernelError), GuestFdt(GuestFdtEr
 static BUILT_IN: &[u8] = include_bytes!(env!("TRAPEZE_BUNDLE"));
 
 /// Starts every VM of the bundle that can be started. None: the machine stops with a failure.
-pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: Option<&'static mut [u8]>) {
+pub fn start_all(host: &Host<'_>, monitor: &'static Monitor, cpu: &Pcpu, bundle: Option<&'static mut [u8]>) {
     let started = match bundle {
-        Some(blob) => start_bundle(board, monitor, cpu, blob, None),
+        Some(blob) => start_bundle(host, monitor, cpu, blob, None),
         None => {
-            if board.firmware == Firmware::RaspberryPi {
-                log::info!("no bundle{}; runs the built-in one", board.firmware.advice(Trouble::Bundle));
+            if host.board.firmware == Firmware::RaspberryPi {
+                log::info!("no bundle{}; runs the built-in one", host.board.firmware.advice(Trouble::Bundle));
             }
-            let fitting = u16::from(matches!(board.gic.registers, GicRegisters::V2 { .. }));
-            start_bundle(board, monitor, cpu, Vec::leak(BUILT_IN.to_vec()), Some(fitting))
+            let fitting = u16::from(matches!(host.board.gic.registers, GicRegisters::V2 { .. }));
+            start_bundle(host, monitor, cpu, Vec::leak(BUILT_IN.to_vec()), Some(fitting))
         }
     };
     if let Err(error) = started {
-        log::error!("the bundle: {error}{}", board.firmware.advice(Trouble::Bundle));
+        log::error!("the bundle: {error}{}", host.board.firmware.advice(Trouble::Bundle));
         monitor.note_failure();
     }
     if let Some(intid) = monitor.interrupts.console {
@@ -212,7 +228,7 @@ pub fn start_all(board: &Board, monitor: &'static Monitor, cpu: &Pcpu, bundle: O
 
 /// Starts the VMs of a bundle, or the one with that number alone.
 fn start_bundle(
-    board: &Board,
+    host: &Host<'_>,
     monitor: &'static Monitor,
     cpu: &Pcpu,
     blob: &'static mut [u8],
@@ -232,7 +248,7 @@ fn start_bundle(
     for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {
         let made = images
             .map_err(StartError::from)
-            .and_then(|images| Tenant::make(VmId(number), &images, board, monitor));
+            .and_then(|images| Tenant::make(VmId(number), &images, host, cpu));
         match made {
             Ok(tenant) => {
                 let tenant = Arc::new(tenant);
@@ -241,7 +257,7 @@ fn start_bundle(
             }
             Err(error) => {
                 let is_memory = matches!(error, StartError::Memory { .. });
-                let advice = if is_memory { board.firmware.advice(Trouble::Memory) } else { "" };
+                let advice = if is_memory { host.board.firmware.advice(Trouble::Memory) } else { "" };
                 log::error!("vm {name} does not start: {error}{advice}");
                 monitor.note_failure();
             }
@@ -251,12 +267,8 @@ fn start_bundle(
 }
 
 impl Tenant {
-    fn make(
-        id: VmId,
-        images: &VmImages<'static>,
-        board: &Board,
-        monitor: &'static Monitor,
-    ) -> Result<Self, StartError> {
+    fn make(id: VmId, images: &VmImages<'static>, host: &Host<'_>, cpu: &Pcpu) -> Result<Self, StartError> {
+        let monitor = cpu.monitor;
         if images.fdt.bytes.len() > MAX_TREE_BYTES {
             return Err(StartError::TreeTooLong {
                 node: images.fdt.path.clone(),
@@ -267,7 +279,7 @@ impl Tenant {
         let fdt = dtb::open(&mut tree)
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
-        let pcpus = choose_cpus(&config, board, monitor)?;
+        let pcpus = choose_cpus(&config, host.board, monitor)?;
         check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
@@ -275,9 +287,14 @@ impl Tenant {
         let start = Start { entry: plan.entry, context: plan.dtb.start.get() };
         let power =
             Power::new(config.vcpus.iter().copied(), VcpuId(0), start).map_err(|_| StartError::Power)?;
-        let holdings = Holdings::take(id, &config, board, monitor)?;
+        let devices = passthrough::devices(host.tree, host.board, &config)?;
+        let wanted = Wanted { id, name: images.name, config: &config, devices: &devices };
+        let holdings = Holdings::take(&wanted, host.board, monitor)?;
+        for line in devices.iter().flat_map(|device| &device.lines) {
+            monitor.route(&cpu.gic, line, pcpus[0]);
+        }
         let vttbr_el2 = holdings.stage2.vttbr_el2(holdings.vmid);
-        let vm = Vm::new(parts(id, images.name, &config, power, pcpus, monitor));
+        let vm = Vm::new(parts(&wanted, power, pcpus, monitor));
         let tenant = Self {
             vm,
             vttbr_el2,
@@ -293,6 +310,14 @@ impl Tenant {
                 tenant.release(monitor);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Stops the interrupts of the VM's devices, whatever they were at. Its vCPUs are gathered.
+    pub fn silence(&self, gic: &PhysicalGic) {
+        for (physical, _) in &self.vm.layout.devices {
+            gic.set_enabled(*physical, false);
+            gic.deactivate(*physical);
         }
     }
 
@@ -347,7 +372,7 @@ impl Tenant {
             assert!(freed.is_ok(), "RAM of vm {} that was not allocated", self.vm.name);
         }
         drop(frames);
-        give_back(holdings.vmid, monitor);
+        give_back(holdings.owner, holdings.vmid, monitor);
     }
 
     /// Says how the VM ended.
@@ -382,8 +407,7 @@ fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Ve
 /// Kernels write a register for each when they start, and each such write is an exit.
 fn spis(config: &VmConfig) -> u32 {
     const AT_LEAST: u32 = 96;
-    let used = config.uarts.iter().map(|uart| uart.interrupt.0 + 1 - FIRST_SPI).max().unwrap_or(0);
-    used.max(AT_LEAST)
+    config.spis().max(AT_LEAST)
 }
 
 /// Requires the board to have performance monitors that interrupt, if the VM is to.
@@ -399,14 +423,16 @@ fn check_performance_monitors(config: &VmConfig, monitor: &Monitor) -> Result<()
     }
 }
 
-fn parts(
+/// What a VM is to be.
+struct Wanted<'a> {
     id: VmId,
-    name: &str,
-    config: &VmConfig,
-    power: Power,
-    pcpus: Vec<PcpuId>,
-    monitor: &Monitor,
-) -> Parts {
+    name: &'a str,
+    config: &'a VmConfig,
+    devices: &'a [Device],
+}
+
+fn parts(wanted: &Wanted<'_>, power: Power, pcpus: Vec<PcpuId>, monitor: &Monitor) -> Parts {
+    let Wanted { id, name, config, devices } = *wanted;
     let mut redistributors = Vec::new();
     let (version, cpu_interface, distributor, deactivation) = match &config.gic {
         Gic::V2 { distributor, cpu_interface } => {
@@ -428,6 +454,11 @@ fn parts(
     if let (Some(intid), Some(physical)) = (performance_monitors, monitor.interrupts.performance_monitors) {
         vgic.back_by_hardware(intid, physical);
     }
+    let mut lines = Vec::new();
+    for line in devices.iter().flat_map(|device| &device.lines) {
+        vgic.back_by_hardware(line.intid, line.physical);
+        lines.push((line.physical, line.intid));
+    }
     let uart = |uart: &vm_tree::Uart| Uart {
         region: uart.registers,
         intid: uart.interrupt,
@@ -445,6 +476,7 @@ fn parts(
             virtual_timer: config.timer.virtual_,
             physical_timer: config.timer.physical,
             performance_monitors,
+            devices: lines,
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),
@@ -454,35 +486,50 @@ fn parts(
 }
 
 impl Holdings {
-    /// Takes RAM, a VMID and tables for a VM, or nothing.
-    fn take(id: VmId, config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Self, StartError> {
+    /// Takes RAM, devices, a VMID and tables for a VM, or nothing.
+    fn take(wanted: &Wanted<'_>, board: &Board, monitor: &Monitor) -> Result<Self, StartError> {
+        let owner = Owner::Vm(wanted.id);
         let vmid = monitor.vmids.lock().allocate().ok_or(StartError::Vmids)?.vmid();
-        let taken = Self::take_memory(Owner::Vm(id), config, board, monitor);
-        let (stage2, ram) = taken.inspect_err(|_| give_back(vmid, monitor))?;
+        let taken = Self::take_parts(owner, wanted, board, monitor);
+        let (stage2, ram) = taken.inspect_err(|_| give_back(owner, vmid, monitor))?;
         // What a former VM of this VMID left in the TLBs goes.
         guest::invalidate_tlb_of(stage2.vttbr_el2(vmid));
-        Ok(Self { owner: Owner::Vm(id), vmid, stage2, ram })
+        Ok(Self { owner, vmid, stage2, ram })
     }
 
-    fn take_memory(
+    fn take_parts(
         owner: Owner,
-        config: &VmConfig,
+        wanted: &Wanted<'_>,
         board: &Board,
         monitor: &Monitor,
     ) -> Result<(Stage2, RamParts), StartError> {
+        let config = wanted.config;
+        for device in wanted.devices {
+            monitor.given.lock().claim(device, owner, wanted.name)?;
+        }
         let mut frames = monitor.frames.lock();
         let wanted_bytes = config.ram.iter().map(|region| region.size_bytes).sum();
         let mut ram = Vec::new();
         for region in &config.ram {
-            match frames.allocate_ram(owner, region.size_bytes) {
+            let extents = if config.identity {
+                let here = Region { start: Pa::new(region.start.get()), size_bytes: region.size_bytes };
+                frames.allocate_ram_at(owner, here)
+            } else {
+                frames.allocate_ram(owner, region.size_bytes)
+            };
+            match extents {
                 Some(extents) => ram.push((*region, extents)),
                 None => {
                     let free_bytes = frames.free_bytes() + frames.reclaim(owner);
-                    return Err(StartError::Memory { wanted_bytes, free_bytes });
+                    return Err(if config.identity {
+                        StartError::Place { wanted: *region, free: frames.free_regions() }
+                    } else {
+                        StartError::Memory { wanted_bytes, free_bytes }
+                    });
                 }
             }
         }
-        let mapped = map(&mut TableFrames { frames: &mut frames, owner }, &ram, config, board, monitor);
+        let mapped = map(&mut TableFrames { frames: &mut frames, owner }, &ram, wanted, board, monitor);
         match mapped {
             Ok(stage2) => Ok((stage2, ram)),
             Err(error) => {
@@ -493,7 +540,8 @@ impl Holdings {
     }
 }
 
-fn give_back(vmid: Vmid, monitor: &Monitor) {
+fn give_back(owner: Owner, vmid: Vmid, monitor: &Monitor) {
+    monitor.given.lock().release(owner);
     let freed = monitor.vmids.lock().free(vmid);
     assert!(freed.is_ok(), "{vmid:?} was not allocated");
 }
@@ -501,30 +549,40 @@ fn give_back(vmid: Vmid, monitor: &Monitor) {
 fn map(
     tables: &mut TableFrames<'_>,
     ram: &[(Region<Ipa>, Extents)],
-    config: &VmConfig,
+    wanted: &Wanted<'_>,
     board: &Board,
     monitor: &Monitor,
 ) -> Result<Stage2, MapError> {
     let mut stage2 = Stage2::new(tables, monitor.controls.ipa_bits)?;
-    let mut result = Ok(());
-    for (region, extents) in ram {
-        result = result.and_then(|()| {
-            stage2.map_extents(tables, region.start, extents, Stage2Attributes::RAM).map(drop)
-        });
-    }
-    if let (Gic::V2 { cpu_interface, .. }, GicRegisters::V2 { gicv, .. }) =
-        (&config.gic, &board.gic.registers)
-    {
-        let (first, _) = gicc_pages(*cpu_interface);
-        result = result.and_then(|()| stage2.map(tables, first, gicv.start, Stage2Attributes::DEVICE));
-    }
-    match result {
+    match fill(&mut stage2, tables, ram, wanted, board) {
         Ok(()) => Ok(stage2),
         Err(error) => {
             stage2.destroy(tables);
             Err(error)
         }
     }
+}
+
+fn fill(
+    stage2: &mut Stage2,
+    tables: &mut TableFrames<'_>,
+    ram: &[(Region<Ipa>, Extents)],
+    wanted: &Wanted<'_>,
+    board: &Board,
+) -> Result<(), MapError> {
+    for (region, extents) in ram {
+        stage2.map_extents(tables, region.start, extents, Stage2Attributes::RAM)?;
+    }
+    if let (Gic::V2 { cpu_interface, .. }, GicRegisters::V2 { gicv, .. }) =
+        (&wanted.config.gic, &board.gic.registers)
+    {
+        let (first, _) = gicc_pages(*cpu_interface);
+        stage2.map(tables, first, gicv.start, Stage2Attributes::DEVICE)?;
+    }
+    for (ipa, pa) in wanted.devices.iter().flat_map(|device| &device.pages) {
+        stage2.map(tables, *ipa, pa.start, Stage2Attributes::DEVICE)?;
+    }
+    Ok(())
 }
 
 /// Returns the page of a GICv2 CPU interface that is the hardware's GICV, and the one with GICC_DIR, which is

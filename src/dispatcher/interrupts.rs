@@ -4,7 +4,7 @@
 
 use crate::ids::{IntId, VcpuId, VcpuSet};
 use crate::interpreter::device::ptimer::PhysicalTimer;
-use crate::interpreter::device::vgic::Vgic;
+use crate::interpreter::device::vgic::{Errand, Vgic};
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
 use crate::vm::{Requests, Vm};
@@ -24,8 +24,8 @@ pub enum Source {
     Maintenance,
     /// The console received something.
     Console,
-    /// Nobody asked for it.
-    Unknown,
+    /// Another one, by its physical INTID: that of a device which the VM was given, or nobody's.
+    Device(IntId),
 }
 
 /// What becomes of the physical interrupt.
@@ -36,6 +36,8 @@ pub enum Disposition {
     LeaveActive,
     /// It is over.
     End,
+    /// It is over, and is not to come again: nobody asked for it.
+    Silence,
 }
 
 /// Answers a physical interrupt on a CPU that has a vCPU.
@@ -51,9 +53,27 @@ pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
             replan(vcpu, vm, machine);
             Disposition::End
         }
-        // What a kick is about is in the vCPU's post; the others are nobody's here.
-        Source::Kick | Source::Console | Source::Unknown => Disposition::End,
+        Source::Device(physical) => device(physical, vcpu, vm, machine),
+        // What a kick is about is in the vCPU's post; the console is not one VM's.
+        Source::Kick | Source::Console => Disposition::End,
     }
+}
+
+/// Makes the interrupt pending that a device of the host's stands behind. It may be another vCPU's, or that of one which
+/// is off: this one, too, is planned when it looks at its post, which is before it goes on.
+#[inline(never)]
+fn device(physical: IntId, vcpu: &Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
+    let Some((_, intid)) = vm.layout.devices.iter().find(|(own, _)| *own == physical) else {
+        return Disposition::Silence;
+    };
+    let concerned = vm.vgic.lock().set_line(vcpu.id, *intid, true);
+    if concerned.contains(vcpu.id)
+        && let Some(post) = vm.posts.get(vcpu.id.index())
+    {
+        post.leave(Requests::PLAN);
+    }
+    vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
+    Disposition::LeaveActive
 }
 
 /// Makes the interrupt pending that a physical one stands behind.
@@ -92,9 +112,7 @@ pub fn power_down(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) {
     }
     vcpu.lists.empty();
     machine.load_lists(&vcpu.lists);
-    while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
-        machine.deactivate(physical);
-    }
+    run_errands(&mut vgic, vcpu.id, machine);
     drop(vgic);
     vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
 }
@@ -176,12 +194,21 @@ fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) {
     vgic.plan(vcpu.id, &mut vcpu.lists);
     machine.load_lists(&vcpu.lists);
     if vcpu.lists.withdrawn {
-        while let Some(physical) = vgic.take_withdrawn(vcpu.id) {
-            machine.deactivate(physical);
-        }
+        run_errands(vgic, vcpu.id, machine);
     }
     if vcpu.lists.hardware_enabled != heard {
         let_through(vgic, vcpu.lists.hardware_enabled, heard, machine);
+    }
+}
+
+/// Does what the model wants of physical interrupts.
+#[inline(never)]
+fn run_errands(vgic: &mut Vgic, cpu: VcpuId, machine: &mut impl Machine) {
+    while let Some(errand) = vgic.take_errand(cpu) {
+        match errand {
+            Errand::Deactivate(physical) => machine.deactivate(physical),
+            Errand::LetThrough(physical, on) => machine.let_through(physical, on),
+        }
     }
 }
 
@@ -196,9 +223,10 @@ fn let_through(vgic: &Vgic, wanted: u32, heard: u32, machine: &mut impl Machine)
     }
 }
 
-/// Tells whether an interrupt would end the vCPU's wait.
+/// Tells whether an interrupt would end the vCPU's wait. It is planned anew all the same: whoever asked for that has left
+/// word once.
 pub fn is_interrupted(vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> bool {
-    with_vgic(vcpu, vm, machine, |vgic, id, _| (vgic.has_pending(id), VcpuSet::EMPTY))
+    with_vgic(vcpu, vm, machine, |vgic, id, _| (vgic.has_pending(id), VcpuSet::only(id)))
 }
 
 /// Makes the interrupt line and the deadline of the physical timer follow its registers.

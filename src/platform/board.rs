@@ -15,7 +15,7 @@ mod timer;
 // Minutes long under Miri, and nothing in it is unsafe.
 #[cfg(test)]
 #[cfg(not(miri))]
-mod tests;
+pub(crate) mod tests;
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -126,6 +126,27 @@ impl Board {
         })
     }
 
+    /// Lists the registers that the hypervisor uses itself, in no order: no VM is to have them.
+    #[must_use]
+    #[inline(never)]
+    pub fn own_registers(&self) -> Vec<Region<Pa>> {
+        let mut own = match &self.gic.registers {
+            GicRegisters::V2 { gicd, gicc, gich, gicv } => Vec::from([*gicd, *gicc, *gich, *gicv]),
+            GicRegisters::V3 { gicd, gicr, .. } => {
+                let mut own = gicr.clone();
+                own.push(*gicd);
+                own
+            }
+        };
+        own.extend(self.console.map(|console| console.registers));
+        own.extend(self.watchdog);
+        if let Some(pci) = &self.pci {
+            own.push(pci.ecam);
+            own.extend(pci.mmio.map(|window| window.cpu));
+        }
+        own
+    }
+
     /// Takes `region` out of the free RAM.
     #[inline(never)]
     pub fn reserve(&mut self, region: Region<Pa>) {
@@ -202,7 +223,7 @@ fn registers(path: &NodePath<'_, '_>, index: usize) -> Result<Region<Pa>, Proper
 }
 
 /// Names a span of CPU addresses for what it is at EL2: physical.
-fn physical(span: Region<u64>) -> Region<Pa> {
+pub(crate) fn physical(span: Region<u64>) -> Region<Pa> {
     Region { start: Pa::new(span.start), size_bytes: span.size_bytes }
 }
 

@@ -22,7 +22,7 @@ pub(super) mod tests;
 use core::fmt;
 use core::ops::Range;
 
-use fdt::Fdt;
+pub use fdt::Fdt;
 
 /// Deepest nesting accepted, the root included: `fdt` follows it by recursion, and holds 63 parents.
 pub const MAX_DEPTH: usize = 32;

@@ -15,6 +15,7 @@ pub mod fit;
 pub mod guest_fdt;
 pub mod kernel;
 mod node;
+pub mod passthrough;
 #[cfg(test)]
 mod test_tree;
 pub mod vm_tree;

@@ -11,7 +11,7 @@ mod scan;
 pub(crate) mod tests;
 
 use crate::addr::{Ipa, Region, sorted};
-use crate::ids::{Affinity, IntId};
+use crate::ids::{Affinity, FIRST_SPI, IntId};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,7 +20,8 @@ use fdt::Fdt;
 use scan::{Found, Parts};
 
 pub use error::{VmError, VmFault};
-pub(crate) use scan::OWN_PREFIX;
+pub use scan::PASSTHROUGH;
+pub(crate) use scan::{OWN_PREFIX, TRUSTED_DMA};
 
 /// Most vCPUs of a VM, and of one with a GICv2 (Arm IHI 0048B.b, 1.1: eight CPU interfaces).
 pub const MAX_CPUS: usize = 8;
@@ -34,6 +35,8 @@ const SGI_TARGETS: u8 = 16;
 pub struct VmConfig {
     /// RAM, at least one region, in order of address.
     pub ram: Vec<Region<Ipa>>,
+    /// Whether RAM is to lie where it physically is.
+    pub identity: bool,
     /// The vCPUs in the order of the tree, which is that of their numbers; the first one boots.
     pub vcpus: Vec<Affinity>,
     /// The interrupt controller.
@@ -44,8 +47,21 @@ pub struct VmConfig {
     pub performance_monitors: Option<PerformanceMonitors>,
     /// PL011s in the order of the tree.
     pub uarts: Vec<Uart>,
+    /// Devices of the host, in the order of the tree.
+    pub passthrough: Vec<Passthrough>,
     /// How the tree tells the guest to call PSCI.
     pub psci: Conduit,
+}
+
+impl VmConfig {
+    /// Returns how many SPIs the interrupt controller is to have, for the devices to use.
+    #[must_use]
+    #[inline(never)]
+    pub fn spis(&self) -> u32 {
+        let passed = self.passthrough.iter().flat_map(|device| &device.interrupts);
+        let used = self.uarts.iter().map(|uart| &uart.interrupt).chain(passed);
+        used.map(|intid| (intid.0 + 1).saturating_sub(FIRST_SPI)).max().unwrap_or(0)
+    }
 }
 
 /// An interrupt controller and where its registers are.
@@ -96,6 +112,23 @@ pub struct Uart {
     pub interrupt: IntId,
 }
 
+/// A device of the host that the VM is to have as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Passthrough {
+    /// Path of its node.
+    pub path: String,
+    /// Path of its node in the host's tree.
+    pub host: String,
+    /// What the guest takes it for: the first string of `compatible`.
+    pub compatible: String,
+    /// Where the guest finds its registers, which need not start or end at a page.
+    pub registers: Vec<Region<Ipa>>,
+    /// Its interrupts, all SPIs.
+    pub interrupts: Vec<IntId>,
+    /// Whether it may master the bus.
+    pub trusts_dma: bool,
+}
+
 /// The instruction of a PSCI call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Conduit {
@@ -134,6 +167,8 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
             .performance_monitors
             .map(|Found { path, what: interrupt }| PerformanceMonitors { path, interrupt }),
         uarts: parts.uarts,
+        passthrough: parts.passthrough,
+        identity: parts.identity,
     })
 }
 
@@ -216,9 +251,13 @@ fn check_wiring(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
     {
         return Err(at(&monitors.path, VmFault::SameInterrupt(monitors.what, timer.path.clone())));
     }
-    for (index, uart) in parts.uarts.iter().enumerate() {
-        if let Some(other) = parts.uarts.iter().take(index).find(|other| other.interrupt == uart.interrupt) {
-            return Err(at(&uart.path, VmFault::SameInterrupt(uart.interrupt, other.path.clone())));
+    let mut all: Vec<_> = parts.uarts.iter().map(|uart| (uart.interrupt, &uart.path)).collect();
+    for device in &parts.passthrough {
+        all.extend(device.interrupts.iter().map(|intid| (*intid, &device.path)));
+    }
+    for (index, (intid, path)) in all.iter().enumerate() {
+        if let Some((_, other)) = all.iter().take(index).find(|(other, _)| other == intid) {
+            return Err(at(path, VmFault::SameInterrupt(*intid, (*other).clone())));
         }
     }
     Ok(())
@@ -228,6 +267,15 @@ fn check_wiring(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
 fn check_overlaps(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
     let mut all: Vec<(Region<Ipa>, &str)> = parts.ram.iter().map(|ram| (ram.what, &*ram.path)).collect();
     all.extend(parts.uarts.iter().map(|uart| (uart.registers, &*uart.path)));
+    let own = all.len();
+    for device in &parts.passthrough {
+        for pages in device.registers.iter().map(Region::<Ipa>::pages) {
+            // Devices may have a page in common, as they may on the host.
+            if !all.iter().skip(own).any(|(other, _)| *other == pages) {
+                all.push((pages, &device.path));
+            }
+        }
+    }
     let path = &*gic.path;
     match &gic.what {
         Gic::V2 { distributor, cpu_interface } => all.extend([(*distributor, path), (*cpu_interface, path)]),

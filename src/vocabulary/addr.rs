@@ -112,6 +112,14 @@ macro_rules! region_of {
                 $space(self.start.0 + (self.size_bytes - 1))
             }
 
+            /// Returns the pages that the region touches.
+            #[must_use]
+            pub const fn pages(&self) -> Self {
+                let start = self.start.align_down(PAGE_BYTES);
+                let last = self.last().0 | (PAGE_BYTES - 1);
+                Self { start, size_bytes: (last - start.0).saturating_add(1) }
+            }
+
             /// Tells whether `address` lies inside.
             #[must_use]
             pub const fn contains(&self, address: $space) -> bool {
@@ -170,6 +178,16 @@ mod tests {
         assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 1).is_some());
         assert!(Region::<Ipa>::new(Ipa::new(u64::MAX), 2).is_none());
         assert!(Region::<Pa>::new(Pa::new(0), 0).is_none());
+    }
+
+    #[test]
+    fn pages_are_those_that_are_touched() {
+        let pages = |start, bytes| Region::<Pa>::new(Pa::new(start), bytes).unwrap().pages();
+        let region = |start, bytes| Region::<Pa>::new(Pa::new(start), bytes).unwrap();
+        assert_eq!(pages(0x1040, 0x40), region(0x1000, 0x1000));
+        assert_eq!(pages(0x1fff, 2), region(0x1000, 0x2000));
+        assert_eq!(pages(0x1000, 0x1000), region(0x1000, 0x1000));
+        assert_eq!(pages(u64::MAX, 1), region(u64::MAX - 0xfff, 0x1000));
     }
 
     #[test]

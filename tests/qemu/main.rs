@@ -21,5 +21,6 @@ mod ends;
 mod errors;
 mod formats;
 mod machine;
+mod passthrough;
 mod rpi4;
 mod several;

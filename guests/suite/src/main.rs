@@ -15,6 +15,7 @@ mod alignment;
 mod atomics;
 mod caches;
 mod debug;
+mod devices;
 mod emulation;
 mod exceptions;
 mod gic;
@@ -52,6 +53,7 @@ const GROUPS: &[Group] = &[
     ("pmu", pmu::TESTS),
     ("uart", uart::TESTS),
     ("isolation", isolation::TESTS),
+    ("devices", devices::TESTS),
 ];
 
 trapeze_kit::entry!(main);

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use trapeze::ids::IntId;
 use trapeze::interpreter::device::vgic::{ListRegister, ListRegisters, State};
+use trapeze::platform::dtb::interrupt::Trigger;
 
 use super::mmio::Mmio;
 
@@ -30,6 +31,12 @@ const HCR_TDIR: u32 = 1 << 14;
 /// ICH_VMCR_EL2.VEOIM and GICH_VMCR.VEM.
 const VMCR_EOIM: u32 = 1 << 9;
 const EOI_COUNT_SHIFT: u32 = 27;
+
+/// Registers of a distributor that both versions have where the other has them, for SPIs.
+const ICPENDR: u64 = 0x280;
+const ICFGR: u64 = 0xc00;
+const ITARGETSR: u64 = 0x800;
+const GICD_IROUTER: u64 = 0x6000;
 
 /// Where a distributor and an SGI_base have what is pending, and what is active, of SGIs and PPIs.
 const ISPENDR: u64 = 0x200;
@@ -140,6 +147,21 @@ impl Gic {
     /// Makes a private or shared interrupt inactive that no guest will deactivate any more.
     pub fn deactivate(&self, intid: IntId) {
         each!(self, gic => gic.deactivate(Acknowledged(intid.0)));
+    }
+
+    /// Gets an SPI that is off ready to be let through to the CPU whose [`Gic::address`] this is: nothing is pending. The
+    /// caller changes no other SPI's meanwhile.
+    pub fn route(&self, intid: IntId, trigger: Trigger, address: u64) {
+        let (number, distributor) = (u64::from(intid.0), each!(self, gic => gic.distributor()));
+        let configuration = ICFGR + number / 16 * 4;
+        let edge = 0b10 << (number % 16 * 2);
+        let others = distributor.read32(configuration) & !edge;
+        distributor.write32(configuration, if trigger == Trigger::Edge { others | edge } else { others });
+        distributor.write32(ICPENDR + number / 32 * 4, 1 << (number % 32));
+        match self {
+            Self::V2(_) => distributor.write8(ITARGETSR + number, address as u8),
+            Self::V3(_) => distributor.write64(GICD_IROUTER + 8 * number, address),
+        }
     }
 
     /// Lets an interrupt through to this CPU, or stops it.

@@ -9,7 +9,7 @@ use core::cell::Cell;
 use trapeze::ids::IntId;
 use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
 
-use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, KICK, Loaded, SPECIAL, control};
+use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, ITARGETSR, KICK, Loaded, SPECIAL, control};
 use crate::arch::memory;
 use crate::arch::mmio::Mmio;
 use crate::arch::sysreg::dsb_sy;
@@ -20,7 +20,6 @@ const ISENABLER: u64 = 0x100;
 const ICENABLER: u64 = 0x180;
 const ICACTIVER: u64 = 0x380;
 const IPRIORITYR: u64 = 0x400;
-const ITARGETSR: u64 = 0x800;
 const SGIR: u64 = 0xf00;
 const GICC_CTLR: u64 = 0x000;
 const GICC_PMR: u64 = 0x004;
@@ -128,6 +127,10 @@ impl V2 {
     pub(super) fn set_enabled(&self, intid: IntId, enabled: bool) {
         let register = if enabled { ISENABLER } else { ICENABLER };
         self.blocks.distributor.write32(register + 4 * u64::from(intid.0 / 32), 1 << (intid.0 % 32));
+    }
+
+    pub(super) fn distributor(&self) -> Mmio {
+        self.blocks.distributor
     }
 
     pub(super) fn read_private(&self, register: u64) -> u32 {

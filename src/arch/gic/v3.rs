@@ -7,7 +7,7 @@ use core::cell::Cell;
 use trapeze::ids::{Affinity, IntId};
 use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
 
-use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, KICK, Loaded, SPECIAL, control};
+use super::{Acknowledged, EOI_COUNT_SHIFT, GICD_IROUTER, HCR_EN, KICK, Loaded, SPECIAL, control};
 use crate::arch::mmio::Mmio;
 use crate::arch::sysreg::{dsb_sy, isb, read_sysreg, write_sysreg};
 
@@ -18,7 +18,6 @@ const ISENABLER: u64 = 0x0100;
 const ICENABLER: u64 = 0x0180;
 const ICACTIVER: u64 = 0x0380;
 const IPRIORITYR: u64 = 0x0400;
-const GICD_IROUTER: u64 = 0x6000;
 const GICR_TYPER: u64 = 0x0008;
 const GICR_WAKER: u64 = 0x0014;
 const GICR_SGI_BASE: u64 = 0x1_0000;
@@ -169,6 +168,10 @@ impl V3 {
                 self.distributor.wait();
             }
         }
+    }
+
+    pub(super) fn distributor(&self) -> Mmio {
+        self.distributor.0
     }
 
     pub(super) fn read_private(&self, register: u64) -> u32 {

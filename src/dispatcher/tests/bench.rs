@@ -35,6 +35,9 @@ pub const HOST_TIMER: IntId = IntId(26);
 pub const PHYSICAL_TIMER: IntId = IntId(30);
 pub const PERFORMANCE_MONITORS: IntId = IntId(23);
 pub const HOST_MONITORS: IntId = IntId(24);
+/// A device of the host's that the VM was given, in the guest and on the host.
+pub const DEVICE_SPI: IntId = IntId(65);
+pub const HOST_DEVICE: IntId = IntId(153);
 
 pub const BOTH: [GicVersion; 2] = [GicVersion::V2, GicVersion::V3];
 
@@ -376,6 +379,7 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
     let mut vgic = Vgic::new(version, &affinities, MAX_SPIS);
     vgic.back_by_hardware(VIRTUAL_TIMER, HOST_TIMER);
     vgic.back_by_hardware(PERFORMANCE_MONITORS, HOST_MONITORS);
+    vgic.back_by_hardware(DEVICE_SPI, HOST_DEVICE);
     let uart = |start, intid| Uart { region: region(start, 0x1000), intid, model: Pl011::new().into() };
     let two = REDISTRIBUTOR_BYTES * 2;
     let (redistributors, deactivation) = match version {
@@ -395,6 +399,7 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
             virtual_timer: VIRTUAL_TIMER,
             physical_timer: PHYSICAL_TIMER,
             performance_monitors: Some(PERFORMANCE_MONITORS),
+            devices: vec![(HOST_DEVICE, DEVICE_SPI)],
         },
         vgic,
         uarts: vec![uart(UART, UART_SPI), uart(SECOND_UART, SECOND_UART_SPI)],

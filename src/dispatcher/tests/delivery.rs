@@ -1,7 +1,7 @@
 //! Facts about interrupts between vCPUs, and how they get into list registers.
 
-use super::super::interrupts::{Disposition, Source};
-use super::bench::{BOTH, Bench, GICC_DIR, GICD};
+use super::super::interrupts::{self, Disposition, Source};
+use super::bench::{BOTH, Bench, DEVICE_SPI, GICC_DIR, GICD, HOST_DEVICE};
 use super::machine::Call;
 use crate::ids::{IntId, PcpuId};
 use crate::interpreter::device::vgic::{GicVersion, State};
@@ -198,12 +198,49 @@ fn an_interrupt_that_changes_its_route_changes_its_vcpu() {
 }
 
 #[test]
+fn a_devices_interrupt_goes_where_the_guest_routes_it() {
+    for version in BOTH {
+        let mut bench = Bench::running(version, 2);
+        bench.route(DEVICE_SPI, 1);
+        bench.listen_to(0, &[DEVICE_SPI]);
+        assert_eq!(bench.cpus[1].take_calls(), [Call::LetThrough(HOST_DEVICE, true)]);
+        assert_eq!(bench.interrupt(0, Source::Device(HOST_DEVICE)), Disposition::LeaveActive);
+        assert_eq!(bench.serve_kicks(), [1]);
+        assert_eq!(bench.handle(1), Some(DEVICE_SPI.0));
+        assert_eq!(bench.cpus[1].ended, [HOST_DEVICE]);
+
+        bench.route(DEVICE_SPI, 0);
+        assert_eq!(bench.interrupt(0, Source::Device(HOST_DEVICE)), Disposition::LeaveActive);
+        assert_eq!(bench.kicked(), [], "this CPU looks at its post by itself");
+        assert!(bench.vm.posts[0].take().contains(Requests::PLAN));
+        interrupts::replan(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]);
+        assert_eq!(bench.cpus[0].pending(), [DEVICE_SPI.0]);
+        bench.write_word(1, GICD + 0x180 + 8, 1 << (DEVICE_SPI.0 % 32));
+        assert_eq!(bench.serve_kicks(), [0]);
+        let calls = [Call::LetThrough(HOST_DEVICE, false), Call::Deactivate(HOST_DEVICE)];
+        assert_eq!(bench.cpus[0].take_calls(), calls, "in this order: its level would come again at once");
+    }
+}
+
+#[test]
+fn a_wait_that_another_vcpu_ends_ends_with_the_interrupt() {
+    let mut bench = Bench::running(GicVersion::V3, 2);
+    bench.listen_to(0, &SGIS[..1]);
+    send(&mut bench, 1, SGIS[0], 1);
+    // CPU_SUSPEND takes all requests, and then looks whether it is over.
+    bench.vm.posts[0].take();
+    assert!(interrupts::is_interrupted(&mut bench.vcpus[0], &bench.vm, &mut bench.cpus[0]));
+    assert_eq!(bench.cpus[0].pending(), [SGIS[0].0]);
+}
+
+#[test]
 fn an_unasked_interrupt_of_the_machine_changes_nothing() {
     let mut bench = Bench::running(GicVersion::V3, 1);
     let before = bench.vcpus[0].frame.clone();
-    for source in [Source::Unknown, Source::Kick, Source::Console, Source::Maintenance] {
+    for source in [Source::Kick, Source::Console, Source::Maintenance] {
         assert_eq!(bench.interrupt(0, source), Disposition::End);
     }
+    assert_eq!(bench.interrupt(0, Source::Device(IntId(1019))), Disposition::Silence);
     assert_eq!((&bench.vcpus[0].frame, bench.cpus[0].calls.len()), (&before, 0));
 }
 

@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use super::super::Next;
 use super::super::interrupts::{Disposition, Source};
 use super::bench::{
-    BOTH, Bench, GICC_DIR, GICD, GICR, GICR_HIGH, HOST_TIMER, SECOND_UART, SGI_BASE, Touch, UART,
-    VIRTUAL_TIMER, hpfar, system_esr,
+    BOTH, Bench, GICC_DIR, GICD, GICR, GICR_HIGH, HOST_DEVICE, HOST_TIMER, SECOND_UART, SGI_BASE, Touch,
+    UART, VIRTUAL_TIMER, hpfar, system_esr,
 };
 use super::journal::take_warnings;
 use super::machine::Call;
+use crate::ids::IntId;
 use crate::interpreter::device::Width;
 use crate::interpreter::sysreg::SystemRegister;
 
@@ -43,13 +44,14 @@ enum Step {
 
 const DEVICES: [u64; 7] = [GICD, GICR + SGI_BASE, GICR_HIGH + SGI_BASE, UART, SECOND_UART, GICC_DIR, GICR];
 const WIDTHS: [Width; 4] = [Width::Byte, Width::Half, Width::Word, Width::Double];
-const SOURCES: [Source; 6] = [
+const SOURCES: [Source; 7] = [
     Source::Kick,
     Source::VirtualTimer,
     Source::HypervisorTimer,
     Source::Maintenance,
     Source::Console,
-    Source::Unknown,
+    Source::Device(HOST_DEVICE),
+    Source::Device(IntId(1019)),
 ];
 const REGISTERS: [SystemRegister; 9] = [
     SystemRegister::ICC_SGI1R_EL1,
@@ -162,14 +164,18 @@ impl Play {
             return;
         }
         self.timer_is_active[cpu] |= is_timer;
-        let left = if is_timer { Disposition::LeaveActive } else { Disposition::End };
+        let left = match source {
+            Source::VirtualTimer | Source::Device(HOST_DEVICE) => Disposition::LeaveActive,
+            Source::Device(_) => Disposition::Silence,
+            _ => Disposition::End,
+        };
         assert_eq!(self.bench.interrupt(cpu, source), left);
     }
 
     /// Does what the calls ask of the physical timers.
     fn settle_timers(&mut self) {
         for (cpu, machine) in self.bench.cpus.iter_mut().enumerate() {
-            if !std::mem::take(&mut machine.ended).is_empty() {
+            if std::mem::take(&mut machine.ended).contains(&HOST_TIMER) {
                 self.timer_is_active[cpu] = false;
             }
             machine.calls.retain(|call| match call {

@@ -24,7 +24,7 @@ fn cell_bytes(cells: &[u32]) -> Vec<u8> {
 }
 
 /// A board with a bus between CPU and devices, spin tables, two kinds of UART and reservations.
-fn pi() -> Branch {
+pub(crate) fn pi() -> Branch {
     let cpu = |n: u32| {
         branch(&format!("cpu@{n}"))
             .text("device_type", "cpu")

@@ -4,8 +4,8 @@
 //! Follows the bindings in Linux Documentation/devicetree/bindings: interrupt-controller/arm,gic-v3 and arm,gic,
 //! timer/arm,arch_timer, serial/pl011, arm/psci, arm/pmu.
 
-use super::scan::Place;
-use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
+use super::scan::{PASSTHROUGH, Place, TRUSTED_DMA};
+use super::{Conduit, Gic, Passthrough, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, Region};
 use crate::ids::IntId;
 use crate::ids::MAX_SPIS;
@@ -60,6 +60,9 @@ impl Device {
 /// Length of a GICv3 distributor and of a redistributor, in bytes (Arm IHI 0069H, 12.10).
 const GICD_V3_BYTES: u64 = 0x1_0000;
 pub(super) const GICR_BYTES: u64 = 0x2_0000;
+
+/// What devices interrupt by.
+const SPIS: &str = "SPIs, <0 number 4>; a PL011 has one";
 
 /// Length of a PL011, in bytes (Arm DDI 0183G, 3.2).
 const PL011_BYTES: u64 = 0x1000;
@@ -143,8 +146,31 @@ pub(super) fn uart(place: &Place<'_, '_>) -> Result<Uart, VmError> {
     place.size("PL011", &registers, PL011_BYTES..=PL011_BYTES, "0x1000")?;
     match place.interrupts()?[..] {
         [interrupt] if !interrupt.is_private() => Ok(Uart { path: place.path.clone(), registers, interrupt }),
-        _ => Err(place.malformed("interrupts", "one SPI, <0 number 4>")),
+        _ => Err(place.malformed("interrupts", SPIS)),
     }
+}
+
+/// Reads a device of the host's: where the guest finds it.
+pub(super) fn passthrough(place: &Place<'_, '_>) -> Result<Passthrough, VmError> {
+    let text = |property, wanted| {
+        let value = node::texts(place.require(property, wanted)?);
+        value
+            .and_then(|all| Some((*all.first()?).to_string()))
+            .ok_or_else(|| place.malformed(property, wanted))
+    };
+    let has_any = node::value(place.node, "interrupts").is_some();
+    let interrupts = if has_any { place.interrupts()? } else { Vec::new() };
+    if interrupts.iter().any(|interrupt| interrupt.is_private()) {
+        return Err(place.malformed("interrupts", SPIS));
+    }
+    Ok(Passthrough {
+        path: place.path.clone(),
+        host: text(PASSTHROUGH, "the path of the device's node in the board's tree")?,
+        compatible: text("compatible", "what the board's tree says of it")?,
+        registers: place.on_bus()?.spans(1)?,
+        interrupts,
+        trusts_dma: node::value(place.node, TRUSTED_DMA).is_some(),
+    })
 }
 
 /// Function numbers that a PSCI node may repeat (Arm DEN 0022F, 5.1), 32-bit and 64-bit.
@@ -173,10 +199,12 @@ pub(super) fn psci(place: &Place<'_, '_>) -> Result<Conduit, VmError> {
 impl Place<'_, '_> {
     /// Reads the regions of a device on a bus.
     fn regions(&self) -> Result<Vec<Region<Ipa>>, VmError> {
-        if !self.is_on_bus {
-            return Err(self.fault(VmFault::NotOnABus));
-        }
-        self.reg()
+        self.on_bus()?.reg()
+    }
+
+    /// Requires the node to be on a bus.
+    fn on_bus(&self) -> Result<&Self, VmError> {
+        self.is_on_bus.then_some(self).ok_or_else(|| self.fault(VmFault::NotOnABus))
     }
 
     fn size(

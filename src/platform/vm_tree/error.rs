@@ -108,6 +108,24 @@ pub enum VmFault {
     },
     /// An interrupt that another device has too; path of the other.
     SameInterrupt(IntId, String),
+    /// A device of the host that the VM cannot have.
+    Host {
+        /// The property that asks for it.
+        property: &'static str,
+        /// Path of the node in the host's tree that stands in the way.
+        path: String,
+        /// What is wrong with it, and what to give.
+        why: &'static str,
+    },
+    /// A device of the host that somebody has already.
+    Taken {
+        /// The property that asks for it.
+        property: &'static str,
+        /// Path of its node in the host's tree.
+        path: String,
+        /// Who has it.
+        by: String,
+    },
 }
 
 impl fmt::Display for VmError {
@@ -162,6 +180,10 @@ impl fmt::Display for VmFault {
                 f,
                 "reg: room for {frames} redistributors of 0x20000 bytes, but {cpus} CPUs: make the region longer"
             ),
+            Self::Host { property, path, why } => write!(f, "{property}: {path} {why}"),
+            Self::Taken { property, path, by } => {
+                write!(f, "{property}: {path} is given to \"{by}\" already: give it to one of them")
+            }
             Self::SameInterrupt(IntId(number), other) => {
                 write!(f, "interrupts: INTID {number} belongs to {other} too: give each device its own")
             }

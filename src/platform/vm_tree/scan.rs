@@ -4,7 +4,7 @@
 //! Follows the Devicetree Specification v0.4, chapters 2 and 3.
 
 use super::devices::{self, Device, SIMPLE_BUS};
-use super::{Conduit, Gic, Timer, Uart, VmError, VmFault};
+use super::{Conduit, Gic, Passthrough, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, PAGE_BYTES, Region};
 use crate::ids::{Affinity, IntId};
 use crate::node::{self, CellCounts, Node};
@@ -18,6 +18,12 @@ const IPA_LIMIT: u64 = 1 << 40;
 
 /// Prefix of properties that are the hypervisor's own.
 pub(crate) const OWN_PREFIX: &str = "trapeze,";
+/// Of a device that is the host's own: the path of its node there.
+pub const PASSTHROUGH: &str = "trapeze,passthrough";
+/// Of such a device: it may master the bus, and reach all memory.
+pub(crate) const TRUSTED_DMA: &str = "trapeze,trusted-dma";
+/// Of memory: it is to be where the guest believes it to be.
+const IDENTITY: &str = "trapeze,identity";
 
 /// Something found in the tree, and where.
 #[derive(Clone)]
@@ -30,6 +36,7 @@ pub(super) struct Found<T> {
 #[derive(Default)]
 pub(super) struct Parts {
     pub(super) ram: Vec<Found<Region<Ipa>>>,
+    pub(super) identity: bool,
     pub(super) reserved: Vec<Found<Region<Ipa>>>,
     pub(super) cpus: Vec<Found<Affinity>>,
     /// A CPU without `enable-method`.
@@ -41,6 +48,7 @@ pub(super) struct Parts {
     pub(super) psci: Option<Found<Conduit>>,
     pub(super) performance_monitors: Option<Found<IntId>>,
     pub(super) uarts: Vec<Uart>,
+    pub(super) passthrough: Vec<Passthrough>,
     /// The controllers that interrupts are wired to.
     pub(super) wired_to: Vec<Found<Option<u32>>>,
 }
@@ -52,6 +60,8 @@ enum Kind {
     Top,
     Cpus,
     Reserved,
+    /// Below a device of the host's: whatever it is, it is reached through that.
+    Passthrough,
     Other,
 }
 
@@ -83,7 +93,6 @@ pub(super) fn scan(tree: &Fdt<'_>) -> Result<Parts, VmError> {
         if !node::is_enabled(place.node) {
             continue;
         }
-        place.refuse_unknown_properties()?;
         if let Some(parent) = place.optional_number("interrupt-parent")? {
             place.interrupt_parent = u32::try_from(parent).ok();
         }
@@ -104,6 +113,7 @@ struct Below {
 }
 
 const OTHER: Below = Below { kind: Kind::Other, is_on_bus: false };
+const PASSED: Below = Below { kind: Kind::Passthrough, is_on_bus: false };
 
 impl Parts {
     /// Takes what one node says; returns how to see its children.
@@ -111,8 +121,16 @@ impl Parts {
         let base = place.node.name.split('@').next().unwrap_or_default();
         // Kernels go by `device_type`, whatever the name of the node.
         let kind = node::value(place.node, "device_type").and_then(node::text).unwrap_or(base);
+        let is_passed = node::value(place.node, PASSTHROUGH).is_some();
+        place.refuse_unknown_properties(match (place.kind, kind) {
+            (Kind::Top, "memory") => &[IDENTITY],
+            (Kind::Top, "cpus" | "reserved-memory") => &[],
+            (Kind::Top | Kind::Other, _) if is_passed => &[PASSTHROUGH, TRUSTED_DMA],
+            _ => &[],
+        })?;
         match (place.kind, base) {
             (Kind::Root, _) => Ok(Below { kind: Kind::Top, is_on_bus: true }),
+            (Kind::Passthrough, _) => Ok(PASSED),
             (Kind::Top, "cpus") => Ok(Below { kind: Kind::Cpus, is_on_bus: false }),
             (Kind::Top, "reserved-memory") => Ok(Below { kind: Kind::Reserved, is_on_bus: true }),
             (Kind::Top, "memory") => self.memory(place),
@@ -120,6 +138,7 @@ impl Parts {
             (Kind::Reserved, _) => self.reserved(place),
             (Kind::Top, _) if kind == "memory" => self.memory(place),
             (Kind::Cpus, _) if kind == "cpu" => self.cpu(place),
+            _ if is_passed => self.passed(place),
             _ => self.device(place),
         }
     }
@@ -129,6 +148,7 @@ impl Parts {
             return Err(place.malformed("device_type", "\"memory\""));
         }
         self.ram.extend(place.reg()?.into_iter().map(|what| place.found(what)));
+        self.identity |= node::value(place.node, IDENTITY).is_some();
         Ok(OTHER)
     }
 
@@ -160,6 +180,16 @@ impl Parts {
         }
         self.cpus.push(place.found(affinity));
         Ok(OTHER)
+    }
+
+    /// Takes a device of the host's.
+    fn passed(&mut self, place: &Place<'_, '_>) -> Result<Below, VmError> {
+        let device = devices::passthrough(place)?;
+        if !device.interrupts.is_empty() {
+            self.wired_to.push(place.found(place.interrupt_parent));
+        }
+        self.passthrough.push(device);
+        Ok(PASSED)
     }
 
     /// Takes a node by its `compatible`; one without has no driver and so no device, but its children may.
@@ -238,12 +268,17 @@ impl<'t, 'a> Place<'t, 'a> {
 
     /// Reads `reg` as regions of whole pages.
     pub(super) fn reg(&self) -> Result<Vec<Region<Ipa>>, VmError> {
+        self.spans(PAGE_BYTES)
+    }
+
+    /// Reads `reg` as regions of whole units of so many bytes.
+    pub(super) fn spans(&self, unit: u64) -> Result<Vec<Region<Ipa>>, VmError> {
         let wanted =
             "(address, size) pairs in as many cells as #address-cells and #size-cells of the parent say";
         let value = self.require("reg", wanted)?;
         let pairs = self.cells.pairs(value).ok_or_else(|| self.malformed("reg", wanted))?;
         let region = |(start, bytes): (u64, u64)| {
-            if bytes == 0 || !start.is_multiple_of(PAGE_BYTES) || !bytes.is_multiple_of(PAGE_BYTES) {
+            if bytes == 0 || !start.is_multiple_of(unit) || !bytes.is_multiple_of(unit) {
                 return Err(self.fault(VmFault::Unaligned { start, bytes }));
             }
             Region::<Ipa>::new(Ipa::new(start), bytes)
@@ -266,8 +301,9 @@ impl<'t, 'a> Place<'t, 'a> {
         first.map_or(Ok(()), |first| Err(self.fault(VmFault::Second(first.path.clone()))))
     }
 
-    fn refuse_unknown_properties(&self) -> Result<(), VmError> {
-        let own = self.node.properties().find(|property| property.name.starts_with(OWN_PREFIX));
+    fn refuse_unknown_properties(&self, known: &[&str]) -> Result<(), VmError> {
+        let is_unknown = |name: &str| name.starts_with(OWN_PREFIX) && !known.contains(&name);
+        let own = self.node.properties().find(|property| is_unknown(property.name));
         own.map_or(Ok(()), |own| Err(self.fault(VmFault::UnknownProperty(node::shown(own.name)))))
     }
 

@@ -93,6 +93,81 @@ fn region(start: u64, bytes: u64) -> Region<Ipa> {
     Region::<Ipa>::new(Ipa::new(start), bytes).unwrap()
 }
 
+/// A device of the host's.
+fn rtc() -> Tree {
+    Tree::node("rtc@a000040")
+        .text("compatible", "arm,pl031|arm,primecell")
+        .cells("reg", &[0, 0xa00_0040, 0, 0x40])
+        .cells("interrupts", &[0, 7, 4])
+        .text("trapeze,passthrough", "/soc/rtc")
+}
+
+#[test]
+fn a_device_of_the_hosts_is_not_emulated_and_need_not_fill_pages() {
+    let below = Tree::node("bluetooth").text("compatible", "acme,bluetooth").cells("reg", &[7]);
+    let trusted = virt(1).child(rtc().child(below).flag("trapeze,trusted-dma"));
+    let vm = read_tree(&trusted.with("/memory@40000000", |n| n.flag("trapeze,identity"))).unwrap();
+    let wanted = Passthrough {
+        path: "/rtc@a000040".to_string(),
+        host: "/soc/rtc".to_string(),
+        compatible: "arm,pl031".to_string(),
+        registers: vec![region(0xa00_0040, 0x40)],
+        interrupts: vec![IntId(39)],
+        trusts_dma: true,
+    };
+    assert_eq!((vm.passthrough.as_slice(), vm.identity, vm.spis()), (&[wanted][..], true, 8));
+    let uart = virt(1).with("/pl011@9000000", |n| n.text("trapeze,passthrough", "/pl011@0"));
+    let vm = read_tree(&uart).unwrap();
+    assert_eq!((vm.uarts.len(), vm.passthrough.len(), vm.identity, vm.spis()), (0, 1, false, 2));
+}
+
+#[test]
+fn a_device_of_the_hosts_is_apart_from_all_that_is_not() {
+    let at = |cells: &[u32]| said(&virt(1).child(rtc().cells("reg", cells)));
+    assert_eq!(
+        at(&[0, 0x900_0ff0, 0, 0x20]),
+        "/rtc@a000040: reg: 0x9000000..=0x9001fff overlaps /pl011@9000000: move one of them"
+    );
+    assert_eq!(
+        at(&[0, 0xa00_0000, 0, 0]),
+        "/rtc@a000040: reg: 0x0 bytes at 0xa000000 are not whole pages: give multiples of 0x1000, not empty"
+    );
+    assert_eq!(
+        said(&virt(1).child(rtc().cells("interrupts", &[0, 1, 4]))),
+        "/rtc@a000040: interrupts: INTID 33 belongs to /pl011@9000000 too: give each device its own"
+    );
+    let wired = "/rtc@a000040: interrupt-parent: malformed: give the phandle of the VM's interrupt controller, here or in a parent";
+    assert_eq!(said(&virt(1).child(rtc().cells("interrupt-parent", &[9]))), wired);
+    // Two of them may have a page in common, but not a part of their pages.
+    let second = |start, bytes| {
+        let node = Tree { name: "second@b".to_string(), ..rtc() };
+        virt(1).child(rtc()).child(node.cells("reg", &[0, start, 0, bytes]).cells("interrupts", &[0, 8, 4]))
+    };
+    assert_eq!(read_tree(&second(0xa00_0080, 0x40)).map(|vm| vm.passthrough.len()), Ok(2));
+    assert!(said(&second(0xa00_0080, 0x1000)).contains("overlaps"));
+}
+
+#[test]
+fn properties_of_the_hypervisors_own_are_known_where_they_mean_something() {
+    let unknown = |tree: &Tree| said(tree).contains(": unknown property: remove it or correct its name");
+    let placed = [
+        ("/memory@40000000", "trapeze,passthrough"),
+        ("/memory@40000000", "trapeze,trusted-dma"),
+        ("/cpus", "trapeze,passthrough"),
+        ("/cpus/cpu@0", "trapeze,passthrough"),
+        ("/chosen", "trapeze,identity"),
+        ("/pl011@9000000", "trapeze,trusted-dma"),
+        ("/pl011@9000000", "trapeze,identity"),
+    ];
+    for (node, property) in placed {
+        assert!(unknown(&virt(1).with(node, |n| n.text(property, "/x"))), "{property} in {node}");
+    }
+    assert!(unknown(&virt(1).child(rtc().flag("trapeze,identity"))));
+    assert!(unknown(&virt(1).child(rtc().child(Tree::node("below").text("trapeze,passthrough", "/x")))));
+    let nothing = virt(1).child(rtc().flag("trapeze,passthrough"));
+    assert!(said(&nothing).starts_with("/rtc@a000040: trapeze,passthrough: malformed: "));
+}
+
 #[test]
 fn the_default_machine_is_read_as_it_is() {
     let wanted = VmConfig {
@@ -104,6 +179,8 @@ fn the_default_machine_is_read_as_it_is() {
         },
         timer: Timer { physical: IntId(30), virtual_: IntId(27) },
         performance_monitors: None,
+        passthrough: vec![],
+        identity: false,
         uarts: vec![Uart {
             path: "/pl011@9000000".to_string(),
             registers: region(0x900_0000, 0x1000),
@@ -299,7 +376,7 @@ fn each_mistake_in_a_machine_has_its_sentence() {
         (
             "/pl011@9000000",
             |n| n.cells("interrupts", &[1, 1, 4]),
-            "interrupts: malformed: give one SPI, <0 number 4>",
+            "interrupts: malformed: give SPIs, <0 number 4>; a PL011 has one",
         ),
         (
             "/pl011@9000000",

@@ -55,6 +55,8 @@ pub(super) struct Bank {
     pub backed: u32,
     /// Of those: whose line was up when the hardware was last asked. Only for the guest to read.
     sampled: u32,
+    /// Of the backed SPIs: those that the physical GIC lets through, as far as the machine was told.
+    pub heard: u32,
     /// Physical interrupts that the machine is to deactivate, as their virtual one is given up.
     pub released: u32,
     /// In the list registers of some vCPU.
@@ -237,11 +239,30 @@ impl Bank {
         self.clear_pending(self.unheard(groups));
     }
 
-    /// Gives up every physical interrupt and forgets the rest (reset); the wiring stays.
+    /// Gives those SPIs up whose level comes again; an edge does not. Says whether there is something for the machine.
+    pub fn release_unheard_levels(&mut self, groups: Groups) -> bool {
+        self.clear_pending(self.unheard(groups) & !self.edge);
+        self.released | self.unlike(groups) != 0
+    }
+
+    /// Returns the physical interrupts that are let through and not to be, or the other way round.
+    fn unlike(&self, groups: Groups) -> u32 {
+        self.heard ^ self.forwarded(groups) & self.backed
+    }
+
+    /// Takes one of them: its number, and whether it is to be let through.
+    pub fn take_unlike(&mut self, groups: Groups) -> Option<(u32, bool)> {
+        let lane = bits_of(self.unlike(groups)).next()?;
+        self.heard ^= 1 << lane;
+        Some((lane, self.heard >> lane & 1 != 0))
+    }
+
+    /// Gives up every physical interrupt and forgets the rest (reset); the wiring stays, and what is let through until
+    /// the machine is told otherwise.
     pub fn reset(&mut self, enabled: u32, edge: u32) {
         let held = self.backed & (self.latch | self.lent | self.active | self.resident);
         let released = self.released | held;
-        *self = Self { enabled, edge, backed: self.backed, released, ..Self::default() };
+        *self = Self { enabled, edge, backed: self.backed, heard: self.heard, released, ..Self::default() };
     }
 
     /// Hands interrupt `lane` to a list register, its pending state only if it is in `deliverable`.

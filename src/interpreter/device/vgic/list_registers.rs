@@ -167,7 +167,7 @@ pub struct ListRegisters {
     /// Asks to trap deactivation on its own, which may concern an interrupt that is not in these list registers:
     /// ICH_HCR_EL2.TDIR, and in GICv2 the second page of the GICV frame (GICV_DIR) unmapped.
     pub trap_deactivation: bool,
-    /// Says that `Vgic::take_withdrawn` has physical interrupts for the machine to deactivate.
+    /// Says that `Vgic::take_errand` has physical interrupts for the machine to see to.
     pub withdrawn: bool,
     /// PPIs backed by hardware that the guest listens to, one bit per INTID: the others are to be
     /// disabled in the physical GIC of this CPU.

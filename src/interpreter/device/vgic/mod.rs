@@ -37,6 +37,7 @@ use bank::{Bank, Groups};
 pub use list_registers::{ListRegister, ListRegisters, MAX_LIST_REGISTERS, State, encode_v2, encode_v3};
 #[cfg(test)]
 pub(crate) use list_registers::{decode_v2, decode_v3};
+pub use plan::Errand;
 pub use redistributor::REDISTRIBUTOR_BYTES;
 use sgi::SgiName;
 pub use sgi::SgiRegister;
@@ -97,7 +98,7 @@ pub struct Vgic {
     routes: Vec<u64>,
     /// Banks of SPIs that a plan has to look at, one bit each.
     busy: u32,
-    /// Some bank of SPIs has physical interrupts to deactivate.
+    /// Some bank of SPIs may have errands for the machine.
     spi_released: bool,
     /// Physical INTID of each backed interrupt.
     physical: Vec<IntId>,
@@ -181,7 +182,7 @@ impl Vgic {
         }
         for bank in &mut self.spis {
             bank.reset(0, 0);
-            self.spi_released |= bank.released != 0;
+            self.spi_released |= bank.released | bank.heard != 0;
         }
         self.groups = Groups::default();
         self.busy = 0;

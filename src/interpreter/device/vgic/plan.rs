@@ -15,6 +15,15 @@ use super::list_registers::{ListRegister, ListRegisters, State};
 use super::{FIRST_SPI, GicVersion, MAX_SPI_BANKS, PerVcpu, Place, Vgic, set_word, word};
 use crate::ids::{IntId, VcpuId};
 
+/// What the machine is to do with a physical interrupt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Errand {
+    /// Deactivate it, because the guest will not: its virtual one was withdrawn or ended without a list register.
+    Deactivate(IntId),
+    /// Let it through, or not: an SPI, as the guest does with its own.
+    LetThrough(IntId, bool),
+}
+
 /// Interrupts of one vCPU that want a list register, bank by bank.
 #[derive(Default)]
 struct Wanted {
@@ -127,19 +136,23 @@ impl Vgic {
         }
     }
 
-    /// Returns one physical interrupt that the machine is to deactivate, because the guest will not: its
-    /// virtual one was withdrawn or ended without a list register. To be called until `None` when
+    /// Returns one thing that the machine is to do with a physical interrupt. To be called until `None` when
     /// [`ListRegisters::withdrawn`] is set.
-    pub fn take_withdrawn(&mut self, cpu: VcpuId) -> Option<IntId> {
+    pub fn take_errand(&mut self, cpu: VcpuId) -> Option<Errand> {
         if let Some(vcpu) = self.vcpus.get_mut(cpu.index())
             && let Some(lane) = take_lowest(&mut vcpu.private.released)
         {
-            return physical_of(&self.physical, IntId(lane));
+            return physical_of(&self.physical, IntId(lane)).map(Errand::Deactivate);
         }
         if self.spi_released {
             for (bank, first) in self.spis.iter_mut().zip((FIRST_SPI..).step_by(32)) {
+                let physical = |lane| physical_of(&self.physical, IntId(first + lane));
+                // Before it is deactivated: a level would come again at once.
+                if let Some((lane, on)) = bank.take_unlike(self.groups) {
+                    return physical(lane).map(|physical| Errand::LetThrough(physical, on));
+                }
                 if let Some(lane) = take_lowest(&mut bank.released) {
-                    return physical_of(&self.physical, IntId(first + lane));
+                    return physical(lane).map(Errand::Deactivate);
                 }
             }
             self.spi_released = false;
@@ -153,8 +166,7 @@ impl Vgic {
         for number in bits_of(self.busy) {
             let Ok(index) = usize::try_from(number) else { continue };
             let Some(bank) = self.spis.get_mut(index) else { continue };
-            bank.release_unheard(self.groups);
-            self.spi_released |= bank.released != 0;
+            self.spi_released |= bank.release_unheard_levels(self.groups);
             if bank.is_idle(self.groups) {
                 self.busy &= !(1 << number);
                 continue;

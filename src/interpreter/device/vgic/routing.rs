@@ -3,7 +3,7 @@
 //! Not here: delivery. A route always names at most one vCPU, so that no interrupt is shown twice.
 //! Follows Arm IHI 0048B.b, 4.3.12 (GICD_ITARGETSRn) and Arm IHI 0069H, 12.9.22 (`GICD_IROUTER<n>`).
 
-use super::{FIRST_SPI, GicVersion, Vgic, set_word};
+use super::{Bank, FIRST_SPI, GicVersion, Vgic, set_word};
 use crate::ids::{Affinity, IntId, VcpuId, VcpuSet};
 
 /// GICD_IROUTER.Interrupt_Routing_Mode: any one vCPU that takes part.
@@ -53,7 +53,9 @@ impl Vgic {
         let mut concerned = self.holders(index, bit);
         let moved = concerned != before;
         concerned.add(before);
-        let waits = self.spis.get(index).is_some_and(|bank| (bank.pending() | bank.active()) & bit != 0);
+        // What stands for a physical interrupt may be let through now that there is somebody to plan it.
+        let matters = |bank: &Bank| (bank.pending() | bank.active() | bank.backed) & bit != 0;
+        let waits = self.spis.get(index).is_some_and(matters);
         if moved && waits { concerned } else { VcpuSet::EMPTY }
     }
 

@@ -58,8 +58,8 @@ fn a_timer_disabled_while_pending_is_withdrawn() {
         assert!(!vgic.is_enabled(CPU0, TIMER));
         let planned = vgic.planned(CPU0);
         assert_eq!((planned.used, planned.withdrawn, planned.hardware_enabled), (0, true, 0));
-        assert_eq!(vgic.take_withdrawn(CPU0), Some(IntId(30)));
-        assert_eq!(vgic.take_withdrawn(CPU0), None);
+        assert_eq!(vgic.take_errand(CPU0), Some(Errand::Deactivate(IntId(30))));
+        assert_eq!(vgic.take_errand(CPU0), None);
         assert!(!vgic.planned(CPU0).withdrawn);
     }
 }
@@ -77,7 +77,7 @@ fn a_physical_interrupt_cleared_by_the_guest_is_withdrawn() {
                 assert!(cpu.leave(&mut vgic).is_empty());
             }
             assert_eq!(vgic.planned(CPU0).used, 0);
-            assert_eq!(vgic.take_withdrawn(CPU0), Some(IntId(30)));
+            assert_eq!(vgic.take_errand(CPU0), Some(Errand::Deactivate(IntId(30))));
         }
     }
 }
@@ -92,8 +92,91 @@ fn a_physical_interrupt_that_nobody_listens_to_is_withdrawn() {
         assert_eq!(vgic.set_line(CPU0, intid, true), VcpuSet::only(CPU0));
         let planned = vgic.planned(CPU0);
         assert_eq!((planned.used, planned.withdrawn), (0, true));
-        assert_eq!(vgic.take_withdrawn(CPU0), Some(physical));
-        assert_eq!(vgic.take_withdrawn(CPU0), None);
+        assert_eq!(vgic.take_errand(CPU0), Some(Errand::Deactivate(physical)));
+        assert_eq!(vgic.take_errand(CPU0), None);
+    }
+}
+
+/// A GIC with a device of the host's behind SPI_A, which the guest routes to vCPU 0 and enables.
+fn device_gic(version: GicVersion) -> Vgic {
+    let mut vgic = running(version, 2, &[]);
+    vgic.back_by_hardware(SPI_A, DEVICE);
+    let mut concerned = vgic.set_bit(CPU0, ISENABLER, SPI_A);
+    concerned.add(vgic.set_target(SPI_A, CPU0)); // a GICv2 begins without a route
+    assert_eq!(concerned, VcpuSet::only(CPU0), "somebody is to let it through");
+    assert!(vgic.planned(CPU0).withdrawn);
+    assert_eq!(vgic.take_errand(CPU0), Some(Errand::LetThrough(DEVICE, true)));
+    assert_eq!(vgic.take_errand(CPU0), None);
+    assert!(!vgic.planned(CPU0).withdrawn);
+    vgic
+}
+
+/// The physical interrupt behind SPI_A.
+const DEVICE: IntId = IntId(72);
+
+#[test]
+fn a_devices_interrupt_is_let_through_as_the_guest_wishes() {
+    for version in BOTH {
+        let mut vgic = device_gic(version);
+        assert_eq!(vgic.set_bit(CPU1, ICENABLER, SPI_A), VcpuSet::only(CPU0));
+        assert!(vgic.planned(CPU0).withdrawn);
+        assert_eq!(vgic.take_errand(CPU0), Some(Errand::LetThrough(DEVICE, false)));
+        assert_eq!(vgic.take_errand(CPU0), None);
+        vgic.set_bit(CPU0, ISENABLER, SPI_A);
+        vgic.set_gicd(CPU0, CTLR, 0);
+        vgic.planned(CPU1);
+        assert_eq!(vgic.take_errand(CPU1), None, "on and off again, or a group that is off");
+        vgic.set_gicd(CPU0, CTLR, 3);
+        assert!(vgic.planned(CPU1).withdrawn, "whoever plans next lets it through");
+        assert_eq!(vgic.take_errand(CPU1), Some(Errand::LetThrough(DEVICE, true)));
+    }
+}
+
+#[test]
+fn a_devices_interrupt_is_ended_by_the_hardware_wherever_the_guest_takes_it() {
+    for version in BOTH {
+        let mut vgic = device_gic(version);
+        vgic.set_target(SPI_A, CPU1);
+        // The physical one goes to the CPU of vCPU 0, whatever the guest's route is.
+        assert_eq!(vgic.set_line(CPU0, SPI_A, true), VcpuSet::only(CPU1));
+        let mut cpu = entered(&mut vgic, CPU1);
+        let entry = cpu.acknowledge().unwrap();
+        assert_eq!((entry.virtual_id, entry.physical), (SPI_A, Some(DEVICE)));
+        cpu.end(false);
+        assert_eq!(cpu.deactivated, [DEVICE]);
+        // It fires again before the list register was looked at.
+        assert_eq!(vgic.set_line(CPU0, SPI_A, true), VcpuSet::only(CPU1));
+        assert!(cpu.leave(&mut vgic).is_empty());
+        cpu.enter(&mut vgic);
+        assert_eq!(cpu.signalled(), Some(SPI_A));
+    }
+}
+
+#[test]
+fn a_reset_stops_a_devices_interrupt_before_it_gives_it_back() {
+    let mut vgic = device_gic(GicVersion::V3);
+    vgic.set_line(CPU0, SPI_A, true);
+    vgic.planned(CPU0);
+    vgic.reset();
+    assert!(vgic.planned(CPU0).withdrawn);
+    assert_eq!(vgic.take_errand(CPU0), Some(Errand::LetThrough(DEVICE, false)));
+    assert_eq!(vgic.take_errand(CPU0), Some(Errand::Deactivate(DEVICE)));
+    assert_eq!(vgic.take_errand(CPU0), None);
+}
+
+#[test]
+fn an_edge_is_kept_for_a_guest_that_does_not_listen() {
+    for edge in [false, true] {
+        let mut vgic = device_gic(GicVersion::V3);
+        vgic.set_edge(CPU0, SPI_A, edge);
+        vgic.set_line(CPU0, SPI_A, true);
+        vgic.set_bit(CPU0, ICENABLER, SPI_A);
+        assert_eq!(vgic.planned(CPU0).used, 0);
+        assert_eq!(vgic.take_errand(CPU0), Some(Errand::LetThrough(DEVICE, false)));
+        // A level comes again; an edge would be lost.
+        assert_eq!(vgic.take_errand(CPU0), (!edge).then_some(Errand::Deactivate(DEVICE)));
+        vgic.set_bit(CPU0, ISENABLER, SPI_A);
+        assert_eq!(vgic.planned(CPU0).used, u8::from(edge));
     }
 }
 
@@ -124,7 +207,7 @@ fn reset_gives_physical_interrupts_back() {
     vgic.planned(CPU0);
     vgic.reset();
     assert!(vgic.planned(CPU0).withdrawn);
-    assert_eq!(vgic.take_withdrawn(CPU0), Some(IntId(30)));
+    assert_eq!(vgic.take_errand(CPU0), Some(Errand::Deactivate(IntId(30))));
 }
 
 #[test]

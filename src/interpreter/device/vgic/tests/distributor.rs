@@ -265,7 +265,7 @@ fn apply(vgic: &mut Vgic, loaded: &mut [ListRegisters], op: &Op) {
             }
             let _ = vgic.fold(VcpuId(cpu), out);
         }
-        Op::Withdraw(cpu) => while vgic.take_withdrawn(VcpuId(cpu)).is_some() {},
+        Op::Withdraw(cpu) => while vgic.take_errand(VcpuId(cpu)).is_some() {},
         Op::Reset => {
             vgic.reset();
             loaded.iter_mut().for_each(ListRegisters::clear);

@@ -14,6 +14,9 @@ const MOST_STEPS: usize = if cfg!(miri) { 12 } else { 250 };
 const VCPUS: u8 = 3;
 const SHARED: u8 = 0xff;
 const INTIDS: [u32; 12] = [1, 2, 20, 21, 27, 33, 34, 63, 64, 65, 66, 287];
+/// An SPI that a device of the host's stands behind, and its physical one.
+const DEVICE: IntId = IntId(34);
+const PHYSICAL_DEVICE: IntId = IntId(300);
 
 #[derive(Clone, Default)]
 struct Interrupt {
@@ -47,6 +50,7 @@ enum Op {
     Target(usize, u8),
     Sgi(u8, u8, usize, bool),
     Fire(u8),
+    FireDevice(u8),
     Acknowledge(u8),
     End(u8),
     Deactivate(u8, usize),
@@ -69,6 +73,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         2 => (id.clone(), cpu.clone()).prop_map(|(i, c)| Op::Target(i, c)),
         4 => (cpu.clone(), cpu.clone(), 0..2_usize, set).prop_map(|(f, t, i, s)| Op::Sgi(f, t, i, s)),
         2 => cpu.clone().prop_map(Op::Fire),
+        2 => cpu.clone().prop_map(Op::FireDevice),
         8 => cpu.clone().prop_map(Op::Acknowledge),
         6 => cpu.clone().prop_map(Op::End),
         4 => (cpu.clone(), any::<usize>()).prop_map(|(c, n)| Op::Deactivate(c, n)),
@@ -84,12 +89,15 @@ struct Bench {
     groups: u64,
     records: BTreeMap<(u8, u32), Interrupt>,
     physical_active: [bool; 3],
+    device_active: bool,
+    device_heard: bool,
 }
 
 impl Bench {
     fn new(version: GicVersion, split: bool, count: u8) -> Self {
         let mut vgic = running(version, VCPUS, &[]);
         vgic.back_by_hardware(TIMER, TIMER);
+        vgic.back_by_hardware(DEVICE, PHYSICAL_DEVICE);
         let mut records = BTreeMap::new();
         for intid in INTIDS {
             let holders: Vec<u8> = if intid < 32 { (0..VCPUS).collect() } else { vec![SHARED] };
@@ -101,7 +109,10 @@ impl Bench {
             }
         }
         let cpus = (0..VCPUS).map(|id| VirtualCpu::new(VcpuId(id), count)).collect();
-        let mut bench = Self { vgic, cpus, split, groups: 3, records, physical_active: [false; 3] };
+        let (device_active, device_heard) = (false, false);
+        let physical_active = [false; 3];
+        let mut bench =
+            Self { vgic, cpus, split, groups: 3, records, physical_active, device_active, device_heard };
         let vcpus = if cfg!(miri) { 1 } else { VCPUS };
         for (index, cpu) in (0..INTIDS.len()).flat_map(|index| (0..vcpus).map(move |cpu| (index, cpu))) {
             let priority = u8::try_from(INTIDS.len() - index).unwrap() / 2 * 8;
@@ -142,9 +153,14 @@ impl Bench {
     fn enter(&mut self, cpu: usize) {
         self.cpus[cpu].enter(&mut self.vgic);
         if self.cpus[cpu].loaded.withdrawn {
-            while let Some(physical) = self.vgic.take_withdrawn(VcpuId(u8::try_from(cpu).unwrap())) {
-                assert_eq!(physical, TIMER);
-                self.physical_active[cpu] = false;
+            while let Some(errand) = self.vgic.take_errand(VcpuId(u8::try_from(cpu).unwrap())) {
+                match errand {
+                    Errand::Deactivate(physical) => self.deactivated(cpu, physical),
+                    Errand::LetThrough(physical, on) => {
+                        assert_eq!((physical, !on), (PHYSICAL_DEVICE, self.device_heard));
+                        self.device_heard = on;
+                    }
+                }
             }
         }
     }
@@ -166,8 +182,15 @@ impl Bench {
     /// Notes the physical interrupts that the hardware deactivated.
     fn collect(&mut self, cpu: usize) {
         for physical in std::mem::take(&mut self.cpus[cpu].deactivated) {
-            assert_eq!(physical, TIMER);
-            self.physical_active[cpu] = false;
+            self.deactivated(cpu, physical);
+        }
+    }
+
+    fn deactivated(&mut self, cpu: usize, physical: IntId) {
+        match physical {
+            TIMER => self.physical_active[cpu] = false,
+            PHYSICAL_DEVICE => self.device_active = false,
+            _ => panic!("nothing stands for {physical:?}"),
         }
     }
 
@@ -196,6 +219,9 @@ impl Bench {
                 self.is_forwarded(&self.records[&(cpu, TIMER.0)]),
             );
         }
+        let device = &self.records[&(SHARED, DEVICE.0)];
+        assert_eq!(self.device_active, device.latch || device.active, "the physical device's interrupt");
+        assert_eq!(self.device_heard, self.is_forwarded(device), "what the physical GIC lets through");
         for ((holder, intid), record) in &self.records {
             let cpu = VcpuId(if *holder == SHARED { 0 } else { *holder });
             let at = format!("{intid} of {holder}");
@@ -211,12 +237,14 @@ impl Bench {
         }
     }
 
-    /// The physical timer interrupts that the guest does not listen to are given back.
+    /// The physical interrupts that the guest does not listen to are given back.
     fn release_unheard(&mut self) {
         for cpu in 0..VCPUS {
             let heard = self.is_forwarded(&self.records[&(cpu, TIMER.0)]);
             self.record(cpu, TIMER.0).latch &= heard;
         }
+        let heard = self.is_forwarded(&self.records[&(SHARED, DEVICE.0)]);
+        self.record(0, DEVICE.0).latch &= heard;
     }
 
     fn step(&mut self, op: &Op) {
@@ -226,6 +254,7 @@ impl Bench {
             Op::Deactivate(cpu, pick) => return self.deactivate(cpu, pick),
             Op::Exit(cpu) => VcpuSet::only(VcpuId(cpu)),
             Op::Fire(cpu) => self.fire(cpu),
+            Op::FireDevice(cpu) => self.fire_device(cpu),
             Op::Sgi(from, to, index, group1) => self.send(from, to, INTIDS[index], group1),
             Op::Control(groups) => {
                 self.groups = groups;
@@ -262,12 +291,13 @@ impl Bench {
                 record.enabled = enable || v2 && id < 16;
                 self.vgic.set_bit(vcpu, if enable { ISENABLER } else { ICENABLER }, intid)
             }
+            Op::Pend(_, _, true) | Op::Edge(..) if intid == DEVICE => VcpuSet::EMPTY,
             Op::Pend(_, _, true) if id == TIMER.0 => VcpuSet::EMPTY,
             Op::Pend(_, _, pend) => {
                 record.latch = if v2 && id < 16 { record.latch } else { pend };
                 self.vgic.set_bit(vcpu, if pend { ISPENDR } else { ICPENDR }, intid)
             }
-            Op::Level(..) if id == TIMER.0 || id < 16 => VcpuSet::EMPTY,
+            Op::Level(..) if [TIMER, DEVICE].contains(&intid) || id < 16 => VcpuSet::EMPTY,
             Op::Level(_, _, level) => {
                 record.latch |= record.edge && level && !record.line;
                 record.line = level;
@@ -303,6 +333,16 @@ impl Bench {
         self.physical_active[at] = true;
         self.record(cpu, TIMER.0).latch = true;
         self.vgic.set_line(VcpuId(cpu), TIMER, true)
+    }
+
+    /// The device's interrupt is acknowledged by a CPU, if it is let through and not active.
+    fn fire_device(&mut self, cpu: u8) -> VcpuSet {
+        if self.device_active || !self.device_heard {
+            return VcpuSet::EMPTY;
+        }
+        self.device_active = true;
+        self.record(cpu, DEVICE.0).latch = true;
+        self.vgic.set_line(VcpuId(cpu), DEVICE, true)
     }
 
     fn send(&mut self, from: u8, to: u8, intid: u32, group1: bool) -> VcpuSet {
