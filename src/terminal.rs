@@ -1,19 +1,20 @@
 //! One terminal for all VMs: in what order their output comes, and who gets what is typed.
 //!
 //! Not here: the UART. What one VM alone writes goes through byte by byte. Of several VMs each line begins with the VM's
-//! name: that of the VM in front as it is written, those of the others when they are whole, so that lines never mix.
+//! name: that of the VM in front as it is written, those of the others when they are whole. While the one in front is
+//! writing, the others wait for the end of its line; one that stops in the middle, as at a prompt, does not hold them up.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::ids::VmId;
+use crate::ids::{Ticks, VmId};
 
 /// What begins a command to the terminal where there are several VMs: Ctrl-]. Typed twice it is itself.
 pub const ESCAPE: u8 = 0x1d;
 
-/// Longest line that is kept whole, in bytes; a longer one comes in pieces.
-const MAX_LINE_BYTES: usize = 256;
+/// Most that is kept of a VM's output, in bytes; a longer line comes in pieces.
+const MAX_KEPT_BYTES: usize = 512;
 
 /// Most that is typed ahead to a VM that does not read, in bytes; what is more is lost, and the escape is still seen.
 const MAX_TYPED_BYTES: usize = 1024;
@@ -23,8 +24,8 @@ const MAX_TYPED_BYTES: usize = 1024;
 struct Voice {
     vm: VmId,
     name: Box<str>,
-    /// What it has written of a line that is not whole yet, while it is not in front.
-    line: Vec<u8>,
+    /// What it has written while it was not in front, and is not on the terminal yet: whole lines, and part of one.
+    kept: Vec<u8>,
     /// What was typed to it while several VMs were here, and it has not read.
     typed: VecDeque<u8>,
 }
@@ -37,6 +38,10 @@ pub struct Terminal {
     front: usize,
     /// The cursor stands behind a part of a line.
     is_mid_line: bool,
+    /// When the VM in front wrote last.
+    front_wrote: Ticks,
+    /// How long it may be silent in the middle of a line before others go on, in ticks.
+    patience: u64,
     /// More VMs are about to join.
     is_opening: bool,
     is_escaped: bool,
@@ -46,12 +51,22 @@ impl Terminal {
     /// Makes a terminal that nobody uses yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { voices: Vec::new(), front: 0, is_mid_line: false, is_opening: false, is_escaped: false }
+        Self {
+            voices: Vec::new(),
+            front: 0,
+            is_mid_line: false,
+            front_wrote: Ticks(0),
+            patience: 0,
+            is_opening: false,
+            is_escaped: false,
+        }
     }
 
-    /// Says that several VMs are going to join: the first must not begin as if it were alone.
-    pub fn open(&mut self) {
+    /// Says that several VMs are going to join: the first must not begin as if it were alone. One in front that has been
+    /// silent for `patience` ticks in the middle of a line has stopped there.
+    pub fn open(&mut self, patience: u64) {
         self.is_opening = true;
+        self.patience = patience;
     }
 
     /// Says that all have joined.
@@ -61,22 +76,20 @@ impl Terminal {
 
     /// Lets a VM write. The first one is in front.
     pub fn join(&mut self, vm: VmId, name: &str) {
-        self.voices.push(Voice { vm, name: name.into(), line: Vec::new(), typed: VecDeque::new() });
+        self.voices.push(Voice { vm, name: name.into(), kept: Vec::new(), typed: VecDeque::new() });
     }
 
     /// Takes a VM off, with what is left of its last line.
     pub fn leave(&mut self, vm: VmId, out: &mut impl FnMut(u8)) {
         let Some(at) = self.place_of(vm) else { return };
-        if self.voices.get(at).is_some_and(|voice| !voice.line.is_empty()) {
-            self.write_line(at, out);
-        }
+        self.write_kept(at, true, out);
         self.voices.remove(at);
         let was_in_front = at == self.front;
         if at < self.front || self.front == self.voices.len() {
             self.front = self.front.saturating_sub(1);
         }
         // What the next one has written so far was not to be seen.
-        if was_in_front && self.voices.get(self.front).is_some_and(|voice| !voice.line.is_empty()) {
+        if was_in_front && self.voices.get(self.front).is_some_and(|voice| !voice.kept.is_empty()) {
             self.show_front(out);
         }
     }
@@ -100,16 +113,26 @@ impl Terminal {
         out(byte);
     }
 
-    /// Takes a byte that a VM has written.
-    #[inline]
-    pub fn put(&mut self, vm: VmId, byte: u8, out: &mut impl FnMut(u8)) {
-        if self.is_shared() { self.put_named(vm, byte, out) } else { self.put_plain(byte, out) }
+    /// Takes a byte that a VM writes `now`. Tells whether it ends a line that is kept back: [`Self::write_lines`] is to
+    /// be called when the VM in front has had its time.
+    pub fn put(&mut self, vm: VmId, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+        let Some(at) = self.place_of(vm) else { return false };
+        if at != self.front {
+            return self.keep(at, byte, now, out);
+        }
+        self.front_wrote = now;
+        self.put_in_front(byte, out);
+        false
     }
 
-    #[inline(never)]
-    fn put_named(&mut self, vm: VmId, byte: u8, out: &mut impl FnMut(u8)) {
-        let Some(at) = self.place_of(vm) else { return };
-        if at == self.front { self.put_in_front(byte, out) } else { self.keep(at, byte, out) }
+    /// Writes the lines that were kept back, unless the VM in front is still in the middle of one. Tells whether there
+    /// are more.
+    pub fn write_lines(&mut self, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+        let is_front_busy = self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience;
+        if !is_front_busy {
+            (0..self.voices.len()).for_each(|at| self.write_kept(at, false, out));
+        }
+        self.voices.iter().any(|voice| voice.kept.contains(&b'\n'))
     }
 
     fn put_in_front(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
@@ -122,29 +145,35 @@ impl Terminal {
         out(byte);
         if byte == b'\n' {
             self.is_mid_line = false;
+            (0..self.voices.len()).for_each(|at| self.write_kept(at, false, out));
         }
     }
 
-    fn keep(&mut self, at: usize, byte: u8, out: &mut impl FnMut(u8)) {
-        let Some(voice) = self.voices.get_mut(at) else { return };
-        if byte != b'\n' && voice.line.len() < MAX_LINE_BYTES {
-            voice.line.push(byte);
-        } else {
-            self.write_line(at, out);
-            if byte != b'\n' {
-                self.keep(at, byte, out);
-            }
+    fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+        if self.voices.get(at).is_some_and(|voice| voice.kept.len() == MAX_KEPT_BYTES) {
+            self.write_kept(at, true, out);
         }
+        if let Some(voice) = self.voices.get_mut(at).filter(|_| byte != b'\r') {
+            voice.kept.push(byte);
+        }
+        byte == b'\n' && self.write_lines(now, out)
     }
 
-    /// Writes what is kept of a VM's line as a line.
-    fn write_line(&mut self, at: usize, out: &mut impl FnMut(u8)) {
-        self.end_line(out);
+    /// Writes the whole lines that are kept of a VM, or all that is.
+    fn write_kept(&mut self, at: usize, all: bool, out: &mut impl FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(at) else { return };
-        name(&voice.name, out);
-        voice.line.drain(..).filter(|byte| *byte != b'\r').for_each(&mut *out);
-        self.is_mid_line = true;
-        self.end_line(out);
+        let mut kept = core::mem::take(&mut voice.kept);
+        let whole = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = kept.split_off(if all { kept.len() } else { whole });
+        let (label, lines) = (voice.name.clone(), kept);
+        voice.kept = rest;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            self.end_line(out);
+            name(&label, out);
+            line.iter().copied().filter(|byte| *byte != b'\n').for_each(&mut *out);
+            self.is_mid_line = true;
+            self.end_line(out);
+        }
     }
 
     /// Ends the line that the cursor is on, for somebody else's.
@@ -191,10 +220,11 @@ impl Terminal {
 
     /// Writes what the VM in front has of its line: the cursor goes there.
     fn show_front(&mut self, out: &mut impl FnMut(u8)) {
+        self.write_kept(self.front, false, out);
         self.end_line(out);
         let Some(voice) = self.voices.get_mut(self.front) else { return };
         name(&voice.name, out);
-        voice.line.drain(..).for_each(out);
+        voice.kept.drain(..).for_each(out);
         self.is_mid_line = true;
     }
 
@@ -215,23 +245,37 @@ mod tests {
 
     const ONE: VmId = VmId(0);
     const TWO: VmId = VmId(1);
+    const PATIENCE: u64 = 1000;
 
     /// A terminal with what is to be seen on it.
     struct Seen {
         terminal: Terminal,
         text: String,
+        now: Ticks,
     }
 
     impl Seen {
         fn by(names: &[&str]) -> Self {
             let mut terminal = Terminal::new();
             (0..).map(VmId).zip(names).for_each(|(vm, name)| terminal.join(vm, name));
-            Self { terminal, text: String::new() }
+            terminal.open(PATIENCE);
+            terminal.opened();
+            Self { terminal, text: String::new(), now: Ticks(0) }
         }
 
         fn put(&mut self, vm: VmId, text: &str) -> &mut Self {
+            self.now.0 += PATIENCE; // whoever is in front has stopped
+            self.put_at_once(vm, text)
+        }
+
+        fn put_at_once(&mut self, vm: VmId, text: &str) -> &mut Self {
             for byte in text.bytes() {
-                self.terminal.put(vm, byte, &mut |byte| self.text.push(byte.into()));
+                let out = &mut |byte: u8| self.text.push(byte.into());
+                if self.terminal.is_shared() {
+                    let _ = self.terminal.put(vm, byte, self.now, out);
+                } else {
+                    self.terminal.put_plain(byte, out);
+                }
             }
             self
         }
@@ -269,7 +313,7 @@ mod tests {
     #[test]
     fn the_first_of_several_is_not_alone() {
         let mut seen = Seen::by(&["one"]);
-        seen.terminal.open();
+        seen.terminal.open(PATIENCE);
         seen.put(ONE, "a\n");
         seen.terminal.opened();
         seen.put(ONE, "b\n");
@@ -290,8 +334,21 @@ mod tests {
     #[test]
     fn a_line_without_an_end_comes_in_pieces() {
         let mut seen = Seen::by(&["one", "two"]);
-        seen.put(TWO, &"x".repeat(2 * MAX_LINE_BYTES + 1));
-        assert_eq!(seen.text, ["[two] ", &"x".repeat(MAX_LINE_BYTES), "\r\n"].concat().repeat(2));
+        seen.put(TWO, &"x".repeat(2 * MAX_KEPT_BYTES + 1));
+        assert_eq!(seen.text, ["[two] ", &"x".repeat(MAX_KEPT_BYTES), "\r\n"].concat().repeat(2));
+    }
+
+    #[test]
+    fn others_wait_for_the_line_that_is_being_written() {
+        let mut seen = Seen::by(&["one", "two"]);
+        seen.put(ONE, "be").put_at_once(TWO, "a\r\nb\r\nc").put_at_once(ONE, "gin\r\n");
+        assert_eq!(seen.text, "[one] begin\r\n[two] a\r\n[two] b\r\n");
+        seen.text.clear();
+        seen.put(ONE, "prompt").put_at_once(TWO, "d\n");
+        assert!(seen.terminal.write_lines(seen.now, &mut |_| panic!("too early")));
+        seen.put(TWO, "e\n");
+        assert_eq!(seen.text, "[one] prompt\r\n[two] cd\r\n[two] e\r\n");
+        assert!(!seen.terminal.write_lines(seen.now, &mut |_| panic!("nothing is kept")));
     }
 
     #[test]

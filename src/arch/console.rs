@@ -13,6 +13,7 @@ use trapeze::terminal::Terminal;
 
 use super::lock::Lock;
 use super::mmio::Mmio;
+use super::timer;
 
 const PL011_DR: u64 = 0x00;
 const PL011_FR: u64 = 0x18;
@@ -223,13 +224,22 @@ pub fn get() -> Option<u8> {
     CONSOLE.with(|console| console.uart.and_then(Uart::get))
 }
 
-/// Sends a guest's character.
-pub fn put_of(vm: VmId, byte: u8) {
-    CONSOLE.with(|console| {
-        if let Some(uart) = console.uart {
-            console.terminal.put(vm, byte, &mut |byte| uart.put(byte));
+/// Sends a guest's character. Tells whether it ends a line that is kept back.
+pub fn put_of(vm: VmId, byte: u8) -> bool {
+    CONSOLE.with(|console| match console.uart {
+        Some(uart) if console.terminal.is_shared() => {
+            console.terminal.put(vm, byte, timer::now(), &mut |byte| uart.put(byte))
         }
-    });
+        _ => {
+            console.put(byte);
+            false
+        }
+    })
+}
+
+/// Writes lines that were kept back, if it is time, and tells whether there are more.
+pub fn is_keeping_lines() -> bool {
+    share(|terminal, mut out| terminal.write_lines(timer::now(), &mut out))
 }
 
 /// Takes a received character for a VM, if there is one.

@@ -56,6 +56,9 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     // At once, and before any deactivation: it stays active, so it cannot come again (Arm IHI 0069H, 4.1.1).
     cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
+    if source == Source::HypervisorTimer && cpu.timer.has_lines() {
+        cpu.timer.keep_lines(console::is_keeping_lines());
+    }
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
         (Source::Console, _) => {

@@ -128,7 +128,9 @@ impl Machine for Hardware<'_> {
     }
 
     fn transmit(&mut self, vm: VmId, byte: u8) {
-        console::put_of(vm, byte);
+        if console::put_of(vm, byte) && !self.timer.has_lines() {
+            self.timer.keep_lines(true);
+        }
     }
 
     fn receive(&mut self, vm: VmId) -> Option<u8> {

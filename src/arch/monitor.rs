@@ -411,7 +411,7 @@ impl Monitor {
         self.has_failed.store(true, Ordering::Release);
     }
 
-    /// Notes the end of a VM; the last one ends the machine.
+    /// Notes the end of a VM and reports it; the last one ends the machine.
     pub fn ended(&self, tenant: &Arc<Tenant>, state: State) {
         if state == State::Crashed {
             self.note_failure();
@@ -419,6 +419,7 @@ impl Monitor {
         self.tenants.lock().retain(|other| !Arc::ptr_eq(other, tenant));
         console::share(|terminal, mut out| terminal.leave(tenant.vm.id, &mut out));
         console::listen(true); // the next one in front may read
+        tenant.report(state); // what is typed from here on is the next one's
         for post in &tenant.vm.posts {
             if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
                 cpu.is_taken.store(false, Ordering::Release);

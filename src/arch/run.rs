@@ -174,7 +174,6 @@ fn stop(cpu: &mut Pcpu, state: State) {
         State::Running | State::Off | State::Crashed => {
             tenant.silence(&cpu.gic);
             tenant.release(cpu.monitor);
-            tenant.report(state);
             cpu.guest = None;
             cpu.monitor.ended(&tenant, state);
         }

@@ -9,6 +9,7 @@ use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use spin::Mutex;
 use trapeze::addr::{Ipa, PAGE_BYTES, Pa, Region};
 use trapeze::allocator::Owner;
@@ -242,7 +243,7 @@ fn start_bundle(
     }
     console::settle(); // a VM may get one of the UARTs
     if only.is_none() && bundle.has_several() {
-        console::share(|terminal, _| terminal.open());
+        console::share(|terminal, _| terminal.open(CNTFRQ_EL0.get() / 10));
     }
     let numbered = (0_u16..).zip(bundle.virtual_machines());
     for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {

@@ -16,16 +16,18 @@ pub fn now() -> Ticks {
     Ticks(CNTPCT_EL0.get())
 }
 
-/// EL2's physical timer on one CPU. It fires for what comes first: the guest's emulated timer, or the end of a watch.
+/// EL2's physical timer on one CPU. It fires for what comes first: the guest's emulated timer, the end of a watch, or lines
+/// that the console has kept back long enough.
 pub struct Deadlines {
     guest: Cell<Option<Ticks>>,
     watch: Cell<Option<Ticks>>,
+    lines: Cell<Option<Ticks>>,
 }
 
 impl Deadlines {
     /// Takes the timer of the CPU that runs this over; it does not fire.
     pub fn new() -> Self {
-        let this = Self { guest: Cell::new(None), watch: Cell::new(None) };
+        let this = Self { guest: Cell::new(None), watch: Cell::new(None), lines: Cell::new(None) };
         this.set_guest(None);
         this
     }
@@ -42,8 +44,19 @@ impl Deadlines {
         self.program();
     }
 
+    /// Makes it fire 100 ms from now, or not, for lines that are kept back.
+    pub fn keep_lines(&self, on: bool) {
+        self.lines.set(on.then(|| Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 10)));
+        self.program();
+    }
+
+    /// Tells whether lines are kept back.
+    pub fn has_lines(&self) -> bool {
+        self.lines.get().is_some()
+    }
+
     fn program(&self) {
-        match self.guest.get().into_iter().chain(self.watch.get()).min() {
+        match self.guest.get().into_iter().chain(self.watch.get()).chain(self.lines.get()).min() {
             Some(at) => {
                 write_sysreg!("cnthp_cval_el2", at.0);
                 CNTHP_CTL_EL2.write(CNTHP_CTL_EL2::ENABLE::SET);
