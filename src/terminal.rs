@@ -102,6 +102,7 @@ impl Terminal {
 
     /// Tells whether several VMs share it.
     #[must_use]
+    #[inline]
     pub fn is_shared(&self) -> bool {
         self.is_opening || self.voices.len() > 1
     }

@@ -54,13 +54,19 @@ impl Uart {
     }
 
     fn put(self, byte: u8) {
-        while !self.has_room() {}
         match self {
-            Self::Pl011(registers) => registers.write32(PL011_DR, u32::from(byte)),
-            Self::Mini(registers) => registers.write32(MINI_IO, u32::from(byte)),
+            Self::Pl011(registers) => {
+                while !self.has_room() {}
+                registers.write32(PL011_DR, u32::from(byte));
+            }
+            Self::Mini(registers) => {
+                while !self.has_room() {}
+                registers.write32(MINI_IO, u32::from(byte));
+            }
         }
     }
 
+    #[inline(always)]
     fn has_room(self) -> bool {
         match self {
             Self::Pl011(registers) => registers.read32(PL011_FR) & PL011_FR_TXFF == 0,
@@ -131,6 +137,11 @@ impl Console {
         if let Some(uart) = self.uart {
             self.terminal.put_plain(byte, &mut |byte| uart.put(byte));
         }
+    }
+
+    #[inline(never)]
+    fn put_named(&mut self, vm: VmId, byte: u8) -> bool {
+        self.uart.is_some_and(|uart| self.terminal.put(vm, byte, timer::now(), &mut |byte| uart.put(byte)))
     }
 
     /// Leaves to a VM alone what the UART holds: its FIFO is the flow control.
@@ -226,14 +237,12 @@ pub fn get() -> Option<u8> {
 
 /// Sends a guest's character. Tells whether it ends a line that is kept back.
 pub fn put_of(vm: VmId, byte: u8) -> bool {
-    CONSOLE.with(|console| match console.uart {
-        Some(uart) if console.terminal.is_shared() => {
-            console.terminal.put(vm, byte, timer::now(), &mut |byte| uart.put(byte))
+    CONSOLE.with(|console| {
+        if console.terminal.is_shared() {
+            return console.put_named(vm, byte);
         }
-        _ => {
-            console.put(byte);
-            false
-        }
+        console.put(byte);
+        false
     })
 }
 

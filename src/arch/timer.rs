@@ -19,49 +19,52 @@ pub fn now() -> Ticks {
 /// EL2's physical timer on one CPU. It fires for what comes first: the guest's emulated timer, the end of a watch, or lines
 /// that the console has kept back long enough.
 pub struct Deadlines {
-    guest: Cell<Option<Ticks>>,
-    watch: Cell<Option<Ticks>>,
-    lines: Cell<Option<Ticks>>,
+    guest: Cell<u64>,
+    watch: Cell<u64>,
+    lines: Cell<u64>,
 }
+
+/// A deadline that does not come.
+const NEVER: u64 = u64::MAX;
 
 impl Deadlines {
     /// Takes the timer of the CPU that runs this over; it does not fire.
     pub fn new() -> Self {
-        let this = Self { guest: Cell::new(None), watch: Cell::new(None), lines: Cell::new(None) };
+        let this = Self { guest: Cell::new(NEVER), watch: Cell::new(NEVER), lines: Cell::new(NEVER) };
         this.set_guest(None);
         this
     }
 
     /// Makes it fire at `deadline` for the guest, or not for the guest.
     pub fn set_guest(&self, deadline: Option<Ticks>) {
-        self.guest.set(deadline);
+        self.guest.set(deadline.map_or(NEVER, |at| at.0));
         self.program();
     }
 
     /// Makes it fire 10 ms from now, or not for a watch; an earlier watch is over.
     pub fn watch(&self, on: bool) {
-        self.watch.set(on.then(|| Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 100)));
+        self.watch.set(if on { CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 100 } else { NEVER });
         self.program();
     }
 
     /// Makes it fire 100 ms from now, or not, for lines that are kept back.
     pub fn keep_lines(&self, on: bool) {
-        self.lines.set(on.then(|| Ticks(CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 10)));
+        self.lines.set(if on { CNTPCT_EL0.get() + CNTFRQ_EL0.get() / 10 } else { NEVER });
         self.program();
     }
 
     /// Tells whether lines are kept back.
     pub fn has_lines(&self) -> bool {
-        self.lines.get().is_some()
+        self.lines.get() != NEVER
     }
 
     fn program(&self) {
-        match self.guest.get().into_iter().chain(self.watch.get()).chain(self.lines.get()).min() {
-            Some(at) => {
-                write_sysreg!("cnthp_cval_el2", at.0);
-                CNTHP_CTL_EL2.write(CNTHP_CTL_EL2::ENABLE::SET);
-            }
-            None => CNTHP_CTL_EL2.set(0),
+        let at = self.guest.get().min(self.watch.get()).min(self.lines.get());
+        if at == NEVER {
+            CNTHP_CTL_EL2.set(0);
+        } else {
+            write_sysreg!("cnthp_cval_el2", at);
+            CNTHP_CTL_EL2.write(CNTHP_CTL_EL2::ENABLE::SET);
         }
         isb(); // the interrupt line follows before the guest goes on
     }
