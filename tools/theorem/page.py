@@ -114,13 +114,18 @@ def markdown(space: Space, reports: list[Report], complaints: list[str]) -> str:
     return "\n".join(parts) + "\n"
 
 
+# What EL2's shares are of, by the key of the figure.
+SHARES = {"boot-share": "Debian's boot to init, from the guest's first instruction",
+          "compute-share": "a compute loop with a timer at 250 Hz"}
+
+
 def efficiency(results: Path) -> list[list[str]]:
     """Returns EL2's shares of instructions as `make bench` left them, if it has run."""
     if not results.exists():
         return []
     figures = json.loads(results.read_text())["figures"]
-    return [[figure["words"], f"{figure['trapeze']:.3f} {figure['unit']}"] for figure in figures
-            if figure["key"].endswith("-share") and figure["trapeze"] is not None]
+    return [[SHARES[figure["key"]], f"{figure['trapeze']:.4f} {figure['unit']}"] for figure in figures
+            if figure["key"] in SHARES and figure["trapeze"] is not None]
 
 
 def figures(space: Space, reports: list[Report], shares: list[list[str]], ran: list[str]) -> str:
