@@ -13,7 +13,8 @@ use crate::ids::{Ticks, VmId};
 /// What begins a command to the terminal where there are several VMs: Ctrl-]. Typed twice it is itself.
 pub const ESCAPE: u8 = 0x1d;
 
-/// Most that is kept of a VM's output, in bytes; a longer line comes in pieces.
+/// Most that is kept of a VM's output, in bytes as they will be written; a longer line comes in pieces. It is what others
+/// may have to wait for.
 const MAX_KEPT_BYTES: usize = 512;
 
 /// Most that is typed ahead to a VM that does not read, in bytes; what is more is lost, and the escape is still seen.
@@ -26,8 +27,21 @@ struct Voice {
     name: Box<str>,
     /// What it has written while it was not in front, and is not on the terminal yet: whole lines, and part of one.
     kept: Vec<u8>,
+    /// What that comes to on the terminal, in bytes.
+    cost: usize,
     /// What was typed to it while several VMs were here, and it has not read.
     typed: VecDeque<u8>,
+}
+
+impl Voice {
+    fn has_line(&self) -> bool {
+        self.kept.contains(&b'\n')
+    }
+
+    /// Returns what a byte adds on the terminal: the end of a line also the name before it.
+    fn line_cost(&self, byte: u8) -> usize {
+        if byte == b'\n' { self.name.len() + b"[] \r\n".len() } else { 1 }
+    }
 }
 
 /// The terminal.
@@ -76,7 +90,13 @@ impl Terminal {
 
     /// Lets a VM write. The first one is in front.
     pub fn join(&mut self, vm: VmId, name: &str) {
-        self.voices.push(Voice { vm, name: name.into(), kept: Vec::new(), typed: VecDeque::new() });
+        self.voices.push(Voice {
+            vm,
+            name: name.into(),
+            kept: Vec::with_capacity(MAX_KEPT_BYTES),
+            cost: 0,
+            typed: VecDeque::with_capacity(MAX_TYPED_BYTES),
+        });
     }
 
     /// Takes a VM off, with what is left of its last line.
@@ -126,16 +146,6 @@ impl Terminal {
         false
     }
 
-    /// Writes the lines that were kept back, unless the VM in front is still in the middle of one. Tells whether there
-    /// are more.
-    pub fn write_lines(&mut self, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
-        let is_front_busy = self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience;
-        if !is_front_busy {
-            (0..self.voices.len()).for_each(|at| self.write_kept(at, false, out));
-        }
-        self.voices.iter().any(|voice| voice.kept.contains(&b'\n'))
-    }
-
     fn put_in_front(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(self.front) else { return };
         // A carriage return alone begins no line: consoles end theirs with both.
@@ -146,35 +156,59 @@ impl Terminal {
         out(byte);
         if byte == b'\n' {
             self.is_mid_line = false;
-            (0..self.voices.len()).for_each(|at| self.write_kept(at, false, out));
+            self.write_next(out);
+        }
+    }
+
+    /// Writes lines that were kept back, of one VM, unless the one in front is still in the middle of a line. Tells
+    /// whether there are more.
+    pub fn write_lines(&mut self, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+        if !self.is_front_busy(now) {
+            self.write_next(out);
+        }
+        self.voices.iter().any(Voice::has_line)
+    }
+
+    fn is_front_busy(&self, now: Ticks) -> bool {
+        self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience
+    }
+
+    fn write_next(&mut self, out: &mut impl FnMut(u8)) {
+        if let Some(at) = self.voices.iter().position(Voice::has_line) {
+            self.write_kept(at, false, out);
         }
     }
 
     fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
-        if self.voices.get(at).is_some_and(|voice| voice.kept.len() == MAX_KEPT_BYTES) {
+        let is_full = |voice: &Voice| voice.cost + voice.line_cost(byte) > MAX_KEPT_BYTES;
+        if self.voices.get(at).is_some_and(is_full) {
             self.write_kept(at, true, out);
         }
-        if let Some(voice) = self.voices.get_mut(at).filter(|_| byte != b'\r') {
-            voice.kept.push(byte);
+        let Some(voice) = self.voices.get_mut(at).filter(|_| byte != b'\r') else { return false };
+        voice.cost += voice.line_cost(byte);
+        voice.kept.push(byte);
+        if byte == b'\n' && !self.is_front_busy(now) {
+            self.write_kept(at, false, out);
         }
-        byte == b'\n' && self.write_lines(now, out)
+        self.voices.get(at).is_some_and(Voice::has_line)
     }
 
     /// Writes the whole lines that are kept of a VM, or all that is.
     fn write_kept(&mut self, at: usize, all: bool, out: &mut impl FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(at) else { return };
-        let mut kept = core::mem::take(&mut voice.kept);
-        let whole = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let rest = kept.split_off(if all { kept.len() } else { whole });
-        let (label, lines) = (voice.name.clone(), kept);
-        voice.kept = rest;
+        let whole = voice.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let end = if all { voice.kept.len() } else { whole };
+        let lines = voice.kept.get(..end).unwrap_or_default();
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            self.end_line(out);
-            name(&label, out);
+            if core::mem::take(&mut self.is_mid_line) {
+                b"\r\n".iter().copied().for_each(&mut *out);
+            }
+            name(&voice.name, out);
             line.iter().copied().filter(|byte| *byte != b'\n').for_each(&mut *out);
-            self.is_mid_line = true;
-            self.end_line(out);
+            b"\r\n".iter().copied().for_each(&mut *out);
         }
+        voice.kept.drain(..end);
+        voice.cost = voice.kept.len();
     }
 
     /// Ends the line that the cursor is on, for somebody else's.
@@ -226,7 +260,14 @@ impl Terminal {
         let Some(voice) = self.voices.get_mut(self.front) else { return };
         name(&voice.name, out);
         voice.kept.drain(..).for_each(out);
+        voice.cost = 0;
         self.is_mid_line = true;
+    }
+
+    /// Tells whether a VM has not read all that was typed to it.
+    #[must_use]
+    pub fn has_typed(&self, vm: VmId) -> bool {
+        self.voices.iter().any(|voice| voice.vm == vm && !voice.typed.is_empty())
     }
 
     fn place_of(&self, vm: VmId) -> Option<usize> {

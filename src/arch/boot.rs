@@ -84,7 +84,8 @@ pub fn refuse_level(level: u64, tree: Option<Region<Pa>>) -> ! {
             console.others(&fdt).iter().for_each(|other| console::also(uart(other)));
         }
         let ways = Board::ways_to_stop(&fdt);
-        off = stopping(ways.psci, ways.pci.as_ref(), ways.watchdog);
+        // At EL3 an SMC would come back here.
+        off = stopping(ways.psci.filter(|_| level != 3), ways.pci.as_ref(), ways.watchdog);
     } else {
         firmware = open_guessed(|_| {});
     }

@@ -102,6 +102,9 @@ impl Uart {
     }
 }
 
+/// Most bytes that are taken from the UART at once: its interrupt comes again where there are more.
+const AT_ONCE: u32 = 64;
+
 struct Console {
     uart: Option<Uart>,
     /// UARTs where somebody may be listening as well: errors of the start go there, too.
@@ -147,7 +150,7 @@ impl Console {
     /// Leaves to a VM alone what the UART holds: its FIFO is the flow control.
     fn collect(&mut self) {
         if let Some(uart) = self.uart.filter(|_| self.terminal.is_shared()) {
-            while let Some(byte) = uart.get() {
+            for byte in (0..AT_ONCE).map_while(|_| uart.get()) {
                 self.terminal.typed(byte, &mut |byte| uart.put(byte));
             }
         }
@@ -254,9 +257,8 @@ pub fn is_keeping_lines() -> bool {
 /// Takes a received character for a VM, if there is one.
 pub fn get_for(vm: VmId) -> Option<u8> {
     CONSOLE.with(|console| {
-        console.collect();
-        let alone = console.uart.filter(|_| !console.terminal.is_shared());
-        console.terminal.read(vm).or_else(|| alone?.get())
+        let is_alone = !console.terminal.is_shared() && console.terminal.front() == Some(vm);
+        console.terminal.read(vm).or_else(|| console.uart.filter(|_| is_alone)?.get())
     })
 }
 
@@ -284,7 +286,8 @@ pub fn share<R>(action: impl FnOnce(&mut Terminal, &mut dyn FnMut(u8)) -> R) -> 
 pub fn listen(on: bool) {
     CONSOLE.with(|console| {
         if let Some(uart) = console.uart {
-            uart.listen(on);
+            // A VM that does not read must not hide what is typed to the terminal.
+            uart.listen(on || console.terminal.is_shared());
         }
     });
 }

@@ -376,22 +376,18 @@ impl Monitor {
         self.cpus.get(pcpu.index())?.seat.lock().take()
     }
 
-    /// Hands received characters to the VM in front, and to others that the characters themselves put there.
+    /// Hands received characters to the VMs that they are for.
     pub fn receive(&self, machine: &mut impl Machine) {
         let is_shared = console::collect();
-        while let Some(front) = console::share(|terminal, _| terminal.front()) {
-            let tenant = self.tenants.lock().iter().find(|tenant| tenant.vm.id == front).cloned();
-            if let Some(tenant) = tenant {
+        for at in 0.. {
+            let Some(tenant) = self.tenants.lock().get(at).cloned() else { break };
+            if !is_shared || console::share(|terminal, _| terminal.has_typed(tenant.vm.id)) {
                 interrupts::console(&tenant.vm, machine);
             }
-            if console::share(|terminal, _| terminal.front()) == Some(front) {
-                if is_shared {
-                    machine.listen(true); // a VM that does not read must not hide what is typed to the terminal
-                }
-                return;
-            }
         }
-        while console::get().is_some() {}
+        if self.tenants.lock().is_empty() {
+            let _ = console::get(); // nobody's
+        }
     }
 
     /// Ends the start: from here on the last VM to end ends the machine, which may be now.

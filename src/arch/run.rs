@@ -112,7 +112,10 @@ fn find_work(cpu: &mut Pcpu) -> *const Frame {
                 }
                 _ if guest.parked_in != epoch => park(cpu, epoch),
                 State::Resetting => {}
-                State::Off | State::Crashed => cpu.guest = None,
+                State::Off | State::Crashed => {
+                    cpu.guest = None;
+                    continue; // the kick that was for the next seat may have been taken already
+                }
             }
         }
         aarch64_cpu::asm::wfi();
@@ -170,6 +173,7 @@ fn stop(cpu: &mut Pcpu, state: State) {
             tenant.vm.run_again();
             let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
             tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::START, &mut machine);
+            interrupts::console(&tenant.vm, &mut machine); // its UARTs are new: they have room again
         }
         State::Running | State::Off | State::Crashed => {
             tenant.silence(&cpu.gic);

@@ -41,6 +41,7 @@ const GICD_IROUTER: u64 = 0x6000;
 /// Where a distributor and an SGI_base have what is pending, and what is active, of SGIs and PPIs.
 const ISPENDR: u64 = 0x200;
 const ISACTIVER: u64 = 0x300;
+const ICACTIVER: u64 = 0x380;
 
 /// What the list registers of a CPU hold, so that only changes are written.
 #[derive(Clone, Copy, Default)]
@@ -158,6 +159,7 @@ impl Gic {
         let others = distributor.read32(configuration) & !edge;
         distributor.write32(configuration, if trigger == Trigger::Edge { others | edge } else { others });
         distributor.write32(ICPENDR + number / 32 * 4, 1 << (number % 32));
+        distributor.write32(ICACTIVER + number / 32 * 4, 1 << (number % 32)); // a former owner may have left it so
         match self {
             Self::V2(_) => distributor.write8(ITARGETSR + number, address as u8),
             Self::V3(_) => distributor.write64(GICD_IROUTER + 8 * number, address),

@@ -9,7 +9,9 @@ use core::cell::Cell;
 use trapeze::ids::IntId;
 use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
 
-use super::{Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, ITARGETSR, KICK, Loaded, SPECIAL, control};
+use super::{
+    Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, ICACTIVER, ITARGETSR, KICK, Loaded, SPECIAL, control,
+};
 use crate::arch::memory;
 use crate::arch::mmio::Mmio;
 use crate::arch::sysreg::dsb_sy;
@@ -18,7 +20,6 @@ const GICD_CTLR: u64 = 0x000;
 const GICD_TYPER: u64 = 0x004;
 const ISENABLER: u64 = 0x100;
 const ICENABLER: u64 = 0x180;
-const ICACTIVER: u64 = 0x380;
 const IPRIORITYR: u64 = 0x400;
 const SGIR: u64 = 0xf00;
 const GICC_CTLR: u64 = 0x000;
