@@ -200,12 +200,11 @@ impl Terminal {
         let end = if all { voice.kept.len() } else { whole };
         let lines = voice.kept.get(..end).unwrap_or_default();
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            if core::mem::take(&mut self.is_mid_line) {
-                b"\r\n".iter().copied().for_each(&mut *out);
-            }
+            end_line(&mut self.is_mid_line, out);
             name(&voice.name, out);
             line.iter().copied().filter(|byte| *byte != b'\n').for_each(&mut *out);
-            b"\r\n".iter().copied().for_each(&mut *out);
+            self.is_mid_line = true;
+            end_line(&mut self.is_mid_line, out);
         }
         voice.kept.drain(..end);
         voice.cost = voice.kept.len();
@@ -213,11 +212,7 @@ impl Terminal {
 
     /// Ends the line that the cursor is on, for somebody else's.
     pub fn end_line(&mut self, out: &mut impl FnMut(u8)) {
-        if self.is_mid_line {
-            out(b'\r');
-            out(b'\n');
-            self.is_mid_line = false;
-        }
+        end_line(&mut self.is_mid_line, out);
     }
 
     /// Takes a byte that was typed: after [`ESCAPE`], a digit puts the VM of that number in front, and n the next one.
@@ -272,6 +267,12 @@ impl Terminal {
 
     fn place_of(&self, vm: VmId) -> Option<usize> {
         self.voices.iter().position(|voice| voice.vm == vm)
+    }
+}
+
+fn end_line(is_mid_line: &mut bool, out: &mut impl FnMut(u8)) {
+    if core::mem::take(is_mid_line) {
+        b"\r\n".iter().copied().for_each(out);
     }
 }
 

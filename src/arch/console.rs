@@ -250,7 +250,7 @@ pub fn put_of(vm: VmId, byte: u8) -> bool {
 }
 
 /// Writes lines that were kept back, if it is time, and tells whether there are more.
-pub fn is_keeping_lines() -> bool {
+pub fn write_kept_lines() -> bool {
     share(|terminal, mut out| terminal.write_lines(timer::now(), &mut out))
 }
 

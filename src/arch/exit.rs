@@ -57,7 +57,7 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
     if source == Source::HypervisorTimer && cpu.timer.has_lines() {
-        cpu.timer.keep_lines(console::is_keeping_lines());
+        cpu.timer.keep_lines(console::write_kept_lines());
     }
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
