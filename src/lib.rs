@@ -20,7 +20,7 @@
 extern crate alloc;
 
 pub use platform;
-pub use vocabulary::{addr, ids, share};
+pub use vocabulary::{addr, ids, registers, share};
 
 pub mod allocator;
 pub mod dispatcher;

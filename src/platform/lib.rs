@@ -7,7 +7,7 @@
 
 extern crate alloc;
 
-use vocabulary::{addr, ids, share};
+use vocabulary::{addr, ids};
 
 pub mod board;
 pub mod dtb;
