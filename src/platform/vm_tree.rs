@@ -6,12 +6,14 @@
 
 mod devices;
 mod error;
+mod own;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use crate::addr::{Ipa, Region, sorted};
 use crate::ids::{Affinity, FIRST_SPI, IntId};
+use crate::share::{OnCrash, PcpuSet, Share};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,8 +22,8 @@ use fdt::Fdt;
 use scan::{Found, Parts};
 
 pub use error::{VmError, VmFault};
-pub use scan::PASSTHROUGH;
-pub(crate) use scan::{OWN_PREFIX, TRUSTED_DMA};
+pub use own::{Home, PASSTHROUGH};
+pub(crate) use own::{OWN_PREFIX, TRUSTED_DMA};
 
 /// Most vCPUs of a VM, and of one with a GICv2 (Arm IHI 0048B.b, 1.1: eight CPU interfaces).
 pub const MAX_CPUS: usize = 8;
@@ -51,6 +53,12 @@ pub struct VmConfig {
     pub passthrough: Vec<Passthrough>,
     /// How the tree tells the guest to call PSCI.
     pub psci: Conduit,
+    /// What each vCPU is to have of the CPU that it runs on.
+    pub share: Share,
+    /// The physical CPUs that the vCPUs may run on, not empty; `None` for all. See [`check_cpus_exist`].
+    pub cpus: Option<PcpuSet>,
+    /// What becomes of the VM when it crashes.
+    pub on_crash: OnCrash,
 }
 
 impl VmConfig {
@@ -169,7 +177,25 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
         uarts: parts.uarts,
         passthrough: parts.passthrough,
         identity: parts.identity,
+        share: parts.policy.share,
+        cpus: parts.policy.cpus,
+        on_crash: parts.policy.on_crash,
     })
+}
+
+/// Requires the physical CPUs that a VM may run on to be among the `cpus` of the board, which are numbered from 0.
+///
+/// # Errors
+/// The first that is not.
+#[inline(never)]
+pub fn check_cpus_exist(config: &VmConfig, cpus: usize) -> Result<(), VmError> {
+    let wanted = config.cpus.unwrap_or(PcpuSet::EMPTY);
+    match wanted.iter().find(|pcpu| pcpu.index() >= cpus) {
+        Some(pcpu) => {
+            Err(at("/", VmFault::NoSuchCpu { board: "this board", number: u32::from(pcpu.0), cpus }))
+        }
+        None => Ok(()),
+    }
 }
 
 fn at(node: &str, fault: VmFault) -> VmError {
