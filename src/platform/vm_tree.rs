@@ -37,6 +37,8 @@ const SGI_TARGETS: u8 = 16;
 pub struct VmConfig {
     /// RAM, at least one region, in order of address.
     pub ram: Vec<Region<Ipa>>,
+    /// Path of the node that has the lowest of them.
+    pub ram_node: String,
     /// Whether RAM is to lie where it physically is.
     pub identity: bool,
     /// The vCPUs in the order of the tree, which is that of their numbers; the first one boots.
@@ -69,6 +71,14 @@ impl VmConfig {
         let passed = self.passthrough.iter().flat_map(|device| &device.interrupts);
         let used = self.uarts.iter().map(|uart| &uart.interrupt).chain(passed);
         used.map(|intid| (intid.0 + 1).saturating_sub(FIRST_SPI)).max().unwrap_or(0)
+    }
+
+    /// Says that the VM's RAM is more than is free on a board with so many bytes in all.
+    #[must_use]
+    #[inline(never)]
+    pub fn too_large(&self, free_bytes: u64, board_bytes: u64) -> VmError {
+        let wanted_bytes = self.ram.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size_bytes));
+        at(&self.ram_node, VmFault::TooLarge { wanted_bytes, free_bytes, board_bytes })
     }
 }
 
@@ -171,6 +181,7 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
         psci: psci.what,
         vcpus: parts.cpus.iter().map(|cpu| cpu.what).collect(),
         ram: parts.ram.iter().map(|ram| ram.what).collect(),
+        ram_node: parts.ram.first().map(|ram| ram.path.clone()).unwrap_or_default(),
         performance_monitors: parts
             .performance_monitors
             .map(|Found { path, what: interrupt }| PerformanceMonitors { path, interrupt }),

@@ -7,6 +7,8 @@ use crate::ids::{Affinity, IntId};
 use alloc::string::String;
 use core::fmt;
 
+const MIB: u64 = 1 << 20;
+
 /// A fault of a VM's tree and the node that has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct VmError {
@@ -113,6 +115,15 @@ pub enum VmFault {
         region: Region<Ipa>,
         /// Path of the other node.
         other: String,
+    },
+    /// More RAM than is free.
+    TooLarge {
+        /// Bytes of RAM of the VM.
+        wanted_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes of RAM of the board.
+        board_bytes: u64,
     },
     /// Reserved memory where there is no RAM.
     ReservedOutsideRam(Region<Ipa>),
@@ -228,6 +239,13 @@ impl fmt::Display for VmFault {
                 write!(f, "reg: {what} cannot have {bytes:#x} bytes: give {wanted}")
             }
             Self::Overlap { region, other } => write!(f, "reg: {region} overlaps {other}: move one of them"),
+            Self::TooLarge { wanted_bytes, free_bytes, board_bytes } => write!(
+                f,
+                "reg: {} MiB, but {} MiB are free of the board's {} MiB: give this VM less, or another one",
+                wanted_bytes.div_ceil(MIB),
+                free_bytes / MIB,
+                board_bytes / MIB
+            ),
             Self::ReservedOutsideRam(region) => {
                 write!(f, "reg: {region} is not in the VM's RAM: reserve memory that /memory has")
             }

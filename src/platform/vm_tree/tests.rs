@@ -153,6 +153,7 @@ fn a_device_of_the_hosts_is_apart_from_all_that_is_not() {
 fn the_default_machine_is_read_as_it_is() {
     let wanted = VmConfig {
         ram: vec![region(0x4000_0000, 0x2000_0000)],
+        ram_node: "/memory@40000000".to_string(),
         vcpus: vec![Affinity::from_mpidr(0), Affinity::from_mpidr(1)],
         gic: Gic::V3 {
             distributor: region(0x800_0000, 0x1_0000),
@@ -190,7 +191,8 @@ fn all_the_ways_to_say_the_same_are_read() {
     let wide = read_tree(&virt(1).with("/cpus", wide)).unwrap();
     assert_eq!(wide.vcpus, [Affinity { aff3: 0x12, aff2: 0x34, aff1: 0x56, aff0: 0xf }]);
     let renamed = |n: Tree| Tree { name: "ram".to_string(), ..n };
-    assert_eq!(read_tree(&virt(1).with("/memory@40000000", renamed)).unwrap().ram, base.ram);
+    let renamed = read_tree(&virt(1).with("/memory@40000000", renamed)).unwrap();
+    assert_eq!((renamed.ram, &*renamed.ram_node), (base.ram.clone(), "/ram"));
     let two = |n: Tree| n.cells("reg", &[1, 0, 0, 0x1000, 0, 0x4000_0000, 0, 0x1000]);
     let two = read_tree(&virt(1).with("/memory@40000000", two)).unwrap();
     assert_eq!(two.ram, [region(0x4000_0000, 0x1000), region(0x1_0000_0000, 0x1000)]);
@@ -487,6 +489,19 @@ fn each_mistake_in_a_machine_has_its_sentence() {
     for (path, change, wanted) in rows {
         assert_eq!(said(&virt(2).with(path, change)), format!("{path}: {wanted}"));
     }
+}
+
+#[test]
+fn a_vm_that_is_too_large_is_told_what_is_free_and_what_there_is() {
+    let refused = |tree: &Tree| read_tree(tree).unwrap().too_large((800 << 20) + 0xfff, 2 << 30).to_string();
+    assert_eq!(
+        refused(&virt(1)),
+        "/memory@40000000: reg: 512 MiB, but 800 MiB are free of the board's 2048 MiB: \
+         give this VM less, or another one"
+    );
+    let two = |n: Tree| n.cells("reg", &[0, 0x8000_0000, 0, 0x1000, 0, 0x4000_0000, 0, 0x2000_0000]);
+    let error = refused(&virt(1).with("/memory@40000000", two));
+    assert!(error.starts_with("/memory@40000000: reg: 513 MiB, but 800 MiB"), "{error}");
 }
 
 #[test]
