@@ -194,7 +194,8 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
     })
 }
 
-/// Requires the physical CPUs that a VM may run on to be among the `cpus` of the board, which are numbered from 0.
+/// Requires the physical CPUs that a VM may run on to be among the `cpus` that are used of the board, numbered as
+/// [`crate::ids::PcpuId`] numbers them.
 ///
 /// # Errors
 /// The first that is not.
