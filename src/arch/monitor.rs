@@ -209,11 +209,14 @@ impl Given {
     /// Somebody else has a part of it, or the GIC lacks the interrupt. Then the VM is to give all back.
     pub fn claim(&mut self, device: &Device, owner: Owner, vm: &str) -> Result<(), VmError> {
         let Err((property, other)) = self.claim_parts(device, owner, vm) else { return Ok(()) };
-        let by = other.map_or("nobody, as the GIC lacks it", |other| self.devices.name(other));
-        Err(VmError {
-            node: device.path.clone(),
-            fault: VmFault::Taken { property, path: device.host.clone(), by: by.into() },
-        })
+        let path = device.host.clone();
+        let host = |why| VmFault::Host { property, path: path.clone(), why };
+        let fault = match other {
+            None => host("has an interrupt that the board's GIC lacks: remove the node"),
+            Some(Owner::Hypervisor) => host("is the hypervisor's own: remove the node"),
+            Some(other) => VmFault::Taken { property, path, by: self.devices.name(other).into() },
+        };
+        Err(VmError { node: device.path.clone(), fault })
     }
 
     fn claim_parts(
@@ -340,6 +343,11 @@ impl Monitor {
     /// Tells whether a CPU runs in EL2.
     pub fn is_up(&self, pcpu: PcpuId) -> bool {
         self.cpus.get(pcpu.index()).is_some_and(|cpu| cpu.is_up.load(Ordering::Acquire))
+    }
+
+    /// Returns how many CPUs are used, if all of them start.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
     }
 
     /// Returns the CPUs that run in EL2.

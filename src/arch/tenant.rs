@@ -29,7 +29,7 @@ use trapeze::platform::fit::{Bundle, FitError, VmImages};
 use trapeze::platform::guest_fdt::{self, GuestFdtError};
 use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
 use trapeze::platform::passthrough::{self, Device};
-use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError};
+use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError, VmFault};
 use trapeze::share::{PcpuSet, Share};
 use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 
@@ -155,7 +155,6 @@ enum StartError {
     GicVersion { wanted: GicVersion },
     PerformanceMonitors { node: String, why: &'static str },
     Cpus,
-    Memory { wanted_bytes: u64, free_bytes: u64 },
     Place { wanted: Region<Ipa>, free: Vec<Region<Pa>> },
 }
 
@@ -186,13 +185,7 @@ impl fmt::Display for StartError {
                 )
             }
             Self::PerformanceMonitors { node, why } => write!(f, "{node}: {why}: remove the node"),
-            Self::Cpus => write!(f, "/: trapeze,cpus: none of these CPUs runs"),
-            Self::Memory { wanted_bytes, free_bytes } => write!(
-                f,
-                "/memory: reg: {} MiB, but {} MiB are free",
-                wanted_bytes.div_ceil(1 << 20),
-                free_bytes >> 20
-            ),
+            Self::Cpus => write!(f, "/: trapeze,cpus: none of these CPUs did start: name others"),
             Self::Place { wanted, free } => {
                 write!(f, "/memory: reg: {wanted} is not all free: with trapeze,identity give a part of")?;
                 let fits = |region: &&Region<Pa>| region.size_bytes >= wanted.size_bytes;
@@ -270,7 +263,8 @@ fn start_bundle(
                 lifecycle::begin(monitor, &cpu.gic, &tenant);
             }
             Err(error) => {
-                let is_memory = matches!(error, StartError::Memory { .. });
+                let is_memory =
+                    matches!(&error, StartError::Vm(VmError { fault: VmFault::TooLarge { .. }, .. }));
                 let advice = if is_memory { host.board.firmware.advice(Trouble::Memory) } else { "" };
                 log::error!("vm {name} does not start: {error}{advice}");
                 monitor.note_failure();
@@ -294,7 +288,8 @@ impl Tenant {
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
         check_gic_version(&config, host.board)?;
-        let cpus = PcpuSet::ALL;
+        vm_tree::check_cpus_exist(&config, monitor.cpus())?;
+        let cpus = config.cpus.unwrap_or(PcpuSet::ALL);
         let home = cpus.and(monitor.cpus_up()).iter().next().ok_or(StartError::Cpus)?;
         check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
@@ -312,7 +307,7 @@ impl Tenant {
         let vm = Vm::new(parts(&wanted, power, monitor));
         let tenant = Self {
             vm,
-            share: Share::default(),
+            share: config.share,
             cpus,
             roster: Mutex::new(Roster::new(config.vcpus.len() as u8, cpu.gic.list_registers())),
             last_ran: [const { AtomicU8::new(NOBODY) }; MAX_PCPUS],
@@ -549,7 +544,6 @@ impl Holdings {
             monitor.given.lock().claim(device, owner, wanted.name)?;
         }
         let mut frames = monitor.frames.lock();
-        let wanted_bytes = config.ram.iter().map(|region| region.size_bytes).sum();
         let mut ram = Vec::new();
         for region in &config.ram {
             let extents = if config.identity {
@@ -565,7 +559,8 @@ impl Holdings {
                     return Err(if config.identity {
                         StartError::Place { wanted: *region, free: frames.free_regions() }
                     } else {
-                        StartError::Memory { wanted_bytes, free_bytes }
+                        let board_bytes = board.ram.iter().map(|region| region.size_bytes).sum();
+                        config.too_large(free_bytes, board_bytes).into()
                     });
                 }
             }

@@ -7,7 +7,7 @@
 
 extern crate alloc;
 
-use vocabulary::{addr, ids};
+use vocabulary::{addr, ids, share};
 
 pub mod board;
 pub mod dtb;
