@@ -26,7 +26,7 @@ fn host(fields: &[(usize, usize, u32, u64)]) -> HostIdRegisters {
 fn a_cortex_a72_gets_these_words() {
     let features = Features::of_host(&host(&[(5, 0, 8, 1)]));
     assert_eq!(features, Features::PMU);
-    assert_eq!(hcr_el2(features), 0x0000_0000_807c_003f);
+    assert_eq!(hcr_el2(features), 0x0000_0000_807c_063f);
     assert_eq!(mdcr_el2(features, 6, Grants::NONE), 0xe66);
     assert_eq!(mdcr_el2(features, 6, Grants::DEBUG), 0x866);
     assert_eq!(mdcr_el2(features, 6, Grants::DEBUG.with(Grants::PMU)), 0x806);
