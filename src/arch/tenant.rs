@@ -478,6 +478,7 @@ fn parts(wanted: &Wanted<'_>, power: Power, pcpus: Vec<PcpuId>, monitor: &Monito
             physical_timer: config.timer.physical,
             performance_monitors,
             devices: lines,
+            stolen_time: None,
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),
