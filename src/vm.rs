@@ -157,6 +157,8 @@ pub struct Layout {
     pub performance_monitors: Option<IntId>,
     /// Interrupts of the devices that the VM was given: the physical INTID and the guest's, both SPIs.
     pub devices: Vec<(IntId, IntId)>,
+    /// Page of the vCPUs' stolen time, where the VM has one: see [`stolen_time`](crate::interpreter::device::stolen_time).
+    pub stolen_time: Option<Ipa>,
 }
 
 impl Layout {
@@ -363,6 +365,7 @@ mod tests {
                 physical_timer: IntId(30),
                 performance_monitors: None,
                 devices: Vec::new(),
+                stolen_time: None,
             },
             vgic: Vgic::new(GicVersion::V3, &[boot], MAX_SPIS),
             uarts: Vec::new(),

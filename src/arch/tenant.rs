@@ -516,6 +516,7 @@ fn parts(wanted: &Wanted<'_>, power: Power, monitor: &Monitor) -> Parts {
             physical_timer: config.timer.physical,
             performance_monitors,
             devices: lines,
+            stolen_time: None,
         },
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),

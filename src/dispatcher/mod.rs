@@ -9,8 +9,8 @@ pub mod mmio;
 pub mod traps;
 
 use crate::ids::Gpr;
-use crate::interpreter::device::ptimer;
 use crate::interpreter::device::vgic::SgiRegister;
+use crate::interpreter::device::{ptimer, stolen_time};
 use crate::interpreter::inject::{self, Exception};
 use crate::interpreter::psci::PsciNext;
 use crate::interpreter::smccc::{self, Answer};
@@ -239,6 +239,11 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
     let [x0, x1, x2, x3, ..] = vcpu.frame.x;
     let request = match smccc::call(immediate, [x0, x1, x2, x3]) {
         Answer::Return(value) => return answer(value, after, vcpu),
+        Answer::Service => {
+            let page = vm.layout.stolen_time;
+            let value = stolen_time::call(smccc::low_word(x0), smccc::low_word(x1), page, vcpu.id);
+            return answer(value, after, vcpu);
+        }
         Answer::Power(request) => request,
     };
     let power_next = vm.power.lock().call(vcpu.id, request, &vm.layout.ram);

@@ -10,6 +10,7 @@
 //! x0: the upper half is without meaning to an SMC32 caller, and an SMC64 caller must find -1 in the whole of
 //! x0 when the function is unknown.
 
+use crate::interpreter::device::stolen_time;
 use crate::interpreter::psci;
 
 /// The answer to a call that is not there: x0 of an unknown function (Arm DEN 0028E, Unknown Function
@@ -30,6 +31,8 @@ pub enum Answer {
     Return(i64),
     /// The VM's power state decides: see [`psci::Power::call`].
     Power(psci::Request),
+    /// It is no call of the architecture's or of PSCI's: [`stolen_time::call`] has the services that depend on the VM.
+    Service,
 }
 
 /// Routes the call that an HVC or SMC with this `immediate` makes with `registers` x0 to x3.
@@ -48,20 +51,22 @@ pub fn call(immediate: u16, registers: [u64; 4]) -> Answer {
     }
 }
 
-/// Tells whether an architecture call is there (Arm DEN 0028E, SMCCC_ARCH_FEATURES).
+/// Tells whether an architecture call is there (Arm DEN 0028E, SMCCC_ARCH_FEATURES), or PV_TIME_FEATURES, which is to be
+/// looked for here (Arm DEN 0057A).
 ///
 /// The workarounds 1, 2 and 3 are not: "not supported" says that calling does not mitigate, and that is so,
 /// since nothing goes to the firmware that could. A CPU that needs none says it in the ID registers (CSV2,
 /// SSBS).
 const fn arch_features(identifier: u32) -> i64 {
     match identifier {
-        SMCCC_VERSION | SMCCC_ARCH_FEATURES => SUCCESS,
+        SMCCC_VERSION | SMCCC_ARCH_FEATURES | stolen_time::FEATURES => SUCCESS,
         _ => NOT_SUPPORTED,
     }
 }
 
 /// Returns the W view of a register.
-pub(super) const fn low_word(register: u64) -> u32 {
+#[must_use]
+pub const fn low_word(register: u64) -> u32 {
     let [byte0, byte1, byte2, byte3, ..] = register.to_le_bytes();
     u32::from_le_bytes([byte0, byte1, byte2, byte3])
 }
@@ -81,10 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn arch_features_knows_itself_and_the_version_only() {
+    fn arch_features_knows_itself_the_version_and_paravirtualized_time_only() {
         for (identifier, expected) in [
             (0x8000_0000, 0),
             (0x8000_0001, 0),
+            (0xc500_0020, 0), // PV_TIME_FEATURES
+            (0x8500_0020, -1),
+            (0xc500_0021, -1), // PV_TIME_ST: PV_TIME_FEATURES answers for that
             (0x8000_0002, -1), // SMCCC_ARCH_SOC_ID
             (0x8000_8000, -1), // SMCCC_ARCH_WORKAROUND_1
             (0x8000_7fff, -1), // SMCCC_ARCH_WORKAROUND_2
@@ -110,7 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_other_owners_are_not_supported() {
+    fn paravirtualized_time_is_a_service() {
+        for identifier in [0xc500_0020, 0xc500_0021] {
+            assert_eq!(called(identifier, 0xc500_0021), Answer::Service, "{identifier:#x}");
+        }
+    }
+
+    #[test]
+    fn calls_of_other_owners_are_left_to_services() {
         for identifier in [
             0x0000_0000_u64, // yielding call
             0x0400_0000,     // yielding call with a PSCI number
@@ -120,10 +135,13 @@ mod tests {
             0x8400_0050,     // TRNG_VERSION
             0x8400_ff01,     // UID of the standard secure service
             0x8600_ff01,     // UID of the hypervisor service
-            0x8401_0000,     // PSCI_VERSION with the SVE hint of version 1.3, which 1.1 reserves
+            0x8500_0020,     // PV_TIME_FEATURES as SMC32
+            0x8500_0021,     // PV_TIME_ST as SMC32
+            0xc500_0022,
+            0x8401_0000, // PSCI_VERSION with the SVE hint of version 1.3, which 1.1 reserves
             0xffff_ffff,
         ] {
-            assert_eq!(called(identifier, 0), Answer::Return(-1), "{identifier:#x}");
+            assert_eq!(called(identifier, 0), Answer::Service, "{identifier:#x}");
         }
     }
 

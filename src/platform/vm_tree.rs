@@ -11,7 +11,7 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::addr::{Ipa, Region, sorted};
+use crate::addr::{Ipa, PAGE_BYTES, Region, sorted};
 use crate::ids::{Affinity, FIRST_SPI, IntId};
 use crate::share::{OnCrash, PcpuSet, Share};
 use alloc::borrow::ToOwned;
@@ -28,6 +28,9 @@ pub(crate) use own::{OWN_PREFIX, TRUSTED_DMA};
 /// Most vCPUs of a VM, and of one with a GICv2 (Arm IHI 0048B.b, 1.1: eight CPU interfaces).
 pub const MAX_CPUS: usize = 8;
 const MAX_CPUS_GICV2: usize = 8;
+
+/// Bits of the addresses below 4 GiB, where guests have their devices.
+const LOW_IPA_BITS: u8 = 32;
 
 /// First Aff0 that ICC_SGI1R_EL1.TargetList does not reach without a range selector (Arm IHI 0069H, 12.2).
 const SGI_TARGETS: u8 = 16;
@@ -61,6 +64,9 @@ pub struct VmConfig {
     pub cpus: Option<PcpuSet>,
     /// What becomes of the VM when it crashes.
     pub on_crash: OnCrash,
+    /// All that has an address, with the path of its node, in order of address: RAM, registers, and of devices of the host the
+    /// pages.
+    pub nodes: Vec<(Region<Ipa>, String)>,
 }
 
 impl VmConfig {
@@ -79,6 +85,22 @@ impl VmConfig {
     pub fn too_large(&self, free_bytes: u64, board_bytes: u64) -> VmError {
         let wanted_bytes = self.ram.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size_bytes));
         at(&self.ram_node, VmFault::TooLarge { wanted_bytes, free_bytes, board_bytes })
+    }
+
+    /// Finds the last page below 4 GiB, and below 2 to the power of `ipa_bits`, where the guest has nothing; never page 0,
+    /// which means nowhere to many.
+    #[must_use]
+    #[inline(never)]
+    pub fn free_page(&self, ipa_bits: u8) -> Option<Ipa> {
+        let before = |end: u64| end.checked_sub(PAGE_BYTES).map(Ipa::new);
+        let end = 1 << ipa_bits.min(LOW_IPA_BITS);
+        let mut free = Region { start: before(end)?, size_bytes: PAGE_BYTES };
+        for (taken, _) in self.nodes.iter().rev() {
+            if taken.overlaps(&free) {
+                free.start = before(taken.start.get())?;
+            }
+        }
+        Some(free.start).filter(|page| page.get() != 0)
     }
 }
 
@@ -174,8 +196,9 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
     let psci = need(parts.psci.as_ref(), "psci", "a node compatible with \"arm,psci-1.0\"")?;
     check_gic(gic, &parts.cpus)?;
     check_wiring(&parts, gic)?;
-    check_overlaps(&parts, gic)?;
+    let nodes = places(&parts, gic)?;
     Ok(VmConfig {
+        nodes,
         gic: gic.what.clone(),
         timer: timer.what,
         psci: psci.what,
@@ -301,8 +324,8 @@ fn check_wiring(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
     Ok(())
 }
 
-/// Requires RAM and devices to be apart.
-fn check_overlaps(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
+/// Lists what has an address, in order. Requires RAM and devices to be apart.
+fn places(parts: &Parts, gic: &Found<Gic>) -> Result<Vec<(Region<Ipa>, String)>, VmError> {
     let mut all: Vec<(Region<Ipa>, &str)> = parts.ram.iter().map(|ram| (ram.what, &*ram.path)).collect();
     all.extend(parts.uarts.iter().map(|uart| (uart.registers, &*uart.path)));
     let own = all.len();
@@ -326,6 +349,6 @@ fn check_overlaps(parts: &Parts, gic: &Found<Gic>) -> Result<(), VmError> {
         Some([(_, other), (region, node)]) => {
             Err(at(node, VmFault::Overlap { region: *region, other: (*other).to_owned() }))
         }
-        None => Ok(()),
+        None => Ok(all.iter().map(|(region, path)| (*region, (*path).to_owned())).collect()),
     }
 }

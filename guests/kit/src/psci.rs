@@ -1,6 +1,6 @@
 //! SMC Calling Convention and PSCI.
 //!
-//! Follows Arm DEN 0028E (SMCCC 1.4) and Arm DEN 0022F (PSCI 1.3).
+//! Follows Arm DEN 0028E (SMCCC 1.4), Arm DEN 0022F (PSCI 1.3) and Arm DEN 0057A (paravirtualized time).
 
 use core::arch::asm;
 
@@ -22,6 +22,8 @@ pub mod function {
     pub const SYSTEM_RESET2_64: u64 = 0xc400_0012;
     pub const SMCCC_VERSION: u64 = 0x8000_0000;
     pub const SMCCC_ARCH_FEATURES: u64 = 0x8000_0001;
+    pub const PV_TIME_FEATURES: u64 = 0xc500_0020;
+    pub const PV_TIME_ST: u64 = 0xc500_0021;
 }
 
 /// Return values, as X0 has them from a 64-bit call.

@@ -1,6 +1,6 @@
 //! PSCI and the SMC Calling Convention: every function there is to ask for, what each refuses, and how CPUs start.
 //!
-//! Follows Arm DEN 0022F (PSCI) and Arm DEN 0028E (SMCCC).
+//! Follows Arm DEN 0022F (PSCI), Arm DEN 0028E (SMCCC) and Arm DEN 0057A (paravirtualized time).
 
 use crate::harness::{Outcome, Test, check, check_eq, skip_if, tests};
 use core::sync::atomic::AtomicU64;
@@ -8,6 +8,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use trapeze_kit::cpu::{self, Cpu};
 use trapeze_kit::exception::catch;
 use trapeze_kit::gic::Gic;
+use trapeze_kit::mmu::{self, Attributes, Granule};
 use trapeze_kit::psci::{Conduit, call, function, psci, status};
 use trapeze_kit::timer::{self, ENABLE, Timer};
 use trapeze_kit::{ins, mrs, smp};
@@ -37,6 +38,8 @@ pub const TESTS: &[Test] = tests![
     cpu_suspend_wakes_by_an_interrupt,
     cpu_suspend_with_one_pending_returns,
     smccc_version_if_there,
+    paravirtualized_time_if_there,
+    stolen_time_if_there,
 ];
 
 fn version() -> Outcome {
@@ -350,5 +353,66 @@ fn smccc_version_if_there() -> Outcome {
     check!((0x1_0000..0x2_0000).contains(&version), "SMCCC_VERSION {version:#x}");
     check_eq!(psci(function::SMCCC_ARCH_FEATURES, function::SMCCC_VERSION, 0, 0), 0);
     check_eq!(psci(function::SMCCC_ARCH_FEATURES, 0x8000_7ff0, 0, 0), status::NOT_SUPPORTED);
+    Ok(())
+}
+
+/// Says whether calls of paravirtualized time may be made, in the order in which they are to be looked for.
+fn has_paravirtualized_time() -> bool {
+    psci(function::FEATURES, function::SMCCC_VERSION, 0, 0) == status::SUCCESS
+        && psci(function::SMCCC_ARCH_FEATURES, function::PV_TIME_FEATURES, 0, 0) == status::SUCCESS
+}
+
+fn paravirtualized_time_if_there() -> Outcome {
+    skip_if!(!has_paravirtualized_time(), "SMCCC_ARCH_FEATURES: no PV_TIME_FEATURES");
+    for function in [0, function::VERSION, function::PV_TIME_ST & !(1 << 30), function::PV_TIME_ST + 1] {
+        check_eq!(psci(function::PV_TIME_FEATURES, function, 0, 0), status::NOT_SUPPORTED, "{function:#x}");
+    }
+    for function in [function::PV_TIME_FEATURES, function::PV_TIME_ST] {
+        // There are no 32-bit forms.
+        let narrow = function & !(1 << 30);
+        check_eq!(psci(narrow, function::PV_TIME_ST, 0, 0), status::NOT_SUPPORTED, "{narrow:#x}");
+    }
+    let is_there = psci(function::PV_TIME_FEATURES, function::PV_TIME_ST, 0, 0);
+    let structure = psci(function::PV_TIME_ST, 0, 0, 0);
+    check_eq!(is_there == status::SUCCESS, structure != status::NOT_SUPPORTED, "PV_TIME_ST: {structure:#x}");
+    Ok(())
+}
+
+static STRUCTURE: AtomicU64 = AtomicU64::new(0);
+
+fn note_structure(_: u64) {
+    STRUCTURE.store(psci(function::PV_TIME_ST, 0, 0, 0).cast_unsigned(), SeqCst);
+}
+
+/// Reads a double word of the structure, which is mapped.
+fn double_word(structure: u64, index: u64) -> u64 {
+    // SAFETY: the caller has mapped all of the structure.
+    unsafe { ((structure + 8 * index) as *const u64).read_volatile() }
+}
+
+fn stolen_time_if_there() -> Outcome {
+    skip_if!(!has_paravirtualized_time(), "SMCCC_ARCH_FEATURES: no PV_TIME_FEATURES");
+    let is_there = psci(function::PV_TIME_FEATURES, function::PV_TIME_ST, 0, 0) == status::SUCCESS;
+    skip_if!(!is_there, "PV_TIME_FEATURES: no PV_TIME_ST");
+    skip_if!(!Granule::K4.is_implemented(), "ID_AA64MMFR0_EL1: no 4 KiB pages");
+    let structure = psci(function::PV_TIME_ST, 0, 0, 0).cast_unsigned();
+    check_eq!(structure % 64, 0, "{structure:#x}");
+    let page = structure & !0xfff;
+    mmu::enable(Granule::K4).add(page, page, 0x1000, Attributes::READ_ONLY);
+    check_eq!(double_word(structure, 0), 0, "revision and attributes");
+    check!((2..8).all(|index| double_word(structure, index) == 0), "padding");
+    let (began, before) = (timer::now(), double_word(structure, 1));
+    timer::spin_ms(20);
+    let (after, ended) = (double_word(structure, 1), timer::now());
+    check!(after >= before, "{before} ns, then {after} ns");
+    // What is read first may be older than the first look at the clock.
+    let most = (ended - began) * 1_000_000_000 / timer::frequency() + 1_000_000;
+    check!(after - before <= most, "{} ns were stolen, in {most} ns", after - before);
+    check_eq!(psci(function::PV_TIME_ST, 0, 0, 0).cast_unsigned(), structure, "it stays where it is");
+    if smp::present() > 1 {
+        check_eq!(smp::start(1, note_structure, 0), 0);
+        check!(smp::wait_off(1));
+        check!(STRUCTURE.load(SeqCst).abs_diff(structure) >= 64, "CPU 1 has the same");
+    }
     Ok(())
 }

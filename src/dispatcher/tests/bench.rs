@@ -26,6 +26,7 @@ pub const SGI_BASE: u64 = 0x1_0000;
 pub const UART: u64 = 0x0900_0000;
 pub const SECOND_UART: u64 = 0x0904_0000;
 pub const RAM: u64 = 0x4000_0000;
+pub const STOLEN_TIME: u64 = 0xffff_f000;
 
 pub const UART_SPI: IntId = IntId(33);
 pub const SECOND_UART_SPI: IntId = IntId(40);
@@ -405,6 +406,7 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
             physical_timer: PHYSICAL_TIMER,
             performance_monitors: Some(PERFORMANCE_MONITORS),
             devices: vec![(HOST_DEVICE, DEVICE_SPI)],
+            stolen_time: Some(Ipa::new(STOLEN_TIME)),
         },
         vgic,
         uarts: vec![uart(UART, UART_SPI), uart(SECOND_UART, SECOND_UART_SPI)],

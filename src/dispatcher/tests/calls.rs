@@ -1,7 +1,7 @@
 //! Facts about HVC and SMC, and what they do to vCPUs and the VM.
 
 use super::super::Next;
-use super::bench::{Bench, CPU_ON, ENTRY, RAM, esr};
+use super::bench::{Bench, CPU_ON, ENTRY, RAM, STOLEN_TIME, esr};
 use super::machine::Call;
 use crate::ids::{IntId, VcpuId};
 use crate::interpreter::device::vgic::GicVersion;
@@ -41,6 +41,32 @@ fn an_unknown_call_changes_x0_alone() {
         assert_eq!((&after.x[1..], after.pstate), (&before.x[1..], before.pstate));
         assert_eq!(bench.cpus[0].calls, []);
     }
+}
+
+#[test]
+fn each_vcpu_is_told_where_its_stolen_time_is() {
+    const FEATURES: u64 = 0xc500_0020;
+    const PV_TIME_ST: u64 = 0xc500_0021;
+    let mut bench = Bench::running(GicVersion::V3, 2);
+    for (registers, answer) in [
+        ([0x8000_0001, FEATURES, 0, 0], 0),
+        ([FEATURES, FEATURES, 0, 0], 0),
+        ([FEATURES, PV_TIME_ST, 0, 0], 0),
+        ([PV_TIME_ST, 0, 0, 0], STOLEN_TIME + 64),
+        ([FEATURES, PSCI_VERSION, 0, 0], u64::MAX),
+    ] {
+        let pc = bench.pc(1);
+        assert_eq!(bench.hvc(1, registers), Next::Resume);
+        assert_eq!((bench.vcpus[1].frame.x[0], bench.pc(1)), (answer, pc + 4), "{registers:#x?}");
+        assert_eq!(bench.smc(1, registers), Next::Resume);
+        assert_eq!((bench.vcpus[1].frame.x[0], bench.pc(1)), (answer, pc + 8), "{registers:#x?}");
+    }
+    bench.vm.layout.stolen_time = None;
+    for registers in [[FEATURES, PV_TIME_ST, 0, 0], [PV_TIME_ST, 0, 0, 0]] {
+        assert_eq!(bench.hvc(0, registers), Next::Resume);
+        assert_eq!(bench.vcpus[0].frame.x[0], u64::MAX);
+    }
+    assert_eq!(bench.cpus[1].calls, []);
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn word() -> impl Strategy<Value = u64> {
 fn step() -> impl Strategy<Value = Step> {
     let device =
         (0..DEVICES.len(), prop_oneof![0..0x1000_u64, any::<u64>().prop_map(|bits| bits & 0x2_ffff)]);
-    let function = prop_oneof![0x8400_0000..0x8400_0014_u64, 0xc400_0000..0xc400_0014_u64, word()];
+    let psci = prop_oneof![0x8400_0000..0x8400_0014_u64, 0xc400_0000..0xc400_0014_u64];
+    let function = prop_oneof![4 => psci, 1 => 0xc500_0020..0xc500_0022_u64, 2 => word()];
     prop_oneof![
         2 => (any::<u64>(), word(), word()).prop_map(|(esr_el2, far_el2, hpfar_el2)| Step::Syndrome {
             esr_el2: esr_el2 & 0xff_ffff_ffff,

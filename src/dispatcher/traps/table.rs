@@ -255,7 +255,12 @@ const CPTR_EL2: &[Trap] = &[
     set("RES1", 0, 8, "RES1"),
     trap("TZ", 8, "SVE is hidden; RES1 on a CPU without it", UNDEFINED),
     set("RES1", 9, 1, "RES1"),
-    clear("TFP", 10, 1, "given: floating point and SIMD run natively; 1 until the vCPU's first use after a switch"),
+    clear(
+        "TFP",
+        10,
+        1,
+        "given: floating point and SIMD run natively; 1 until the vCPU's first use after a switch",
+    ),
     trap("TSM", 12, "SME is hidden; RES1 on a CPU without it", UNDEFINED),
     set("RES1", 13, 1, "RES1"),
     trap("TTA", 20, "trace is hidden", UNDEFINED),

@@ -4,6 +4,7 @@
 
 pub mod pl011;
 pub mod ptimer;
+pub mod stolen_time;
 pub mod vgic;
 
 /// Size of one access to a device register, as the load or store instruction has it.

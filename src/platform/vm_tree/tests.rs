@@ -172,11 +172,41 @@ fn the_default_machine_is_read_as_it_is() {
         share: Share::default(),
         cpus: None,
         on_crash: OnCrash::Stop,
+        nodes: vec![
+            (region(0x800_0000, 0x1_0000), "/intc@8000000".to_string()),
+            (region(0x80a_0000, 0xf6_0000), "/intc@8000000".to_string()),
+            (region(0x900_0000, 0x1000), "/pl011@9000000".to_string()),
+            (region(0x4000_0000, 0x2000_0000), "/memory@40000000".to_string()),
+        ],
     };
     assert_eq!(read_tree(&virt(2)), Ok(wanted.clone()));
     let gic =
         Gic::V2 { distributor: region(0x800_0000, 0x1_0000), cpu_interface: region(0x801_0000, 0x1_0000) };
-    assert_eq!(read_tree(&gic_v2(virt(2))), Ok(VmConfig { gic, ..wanted }));
+    let mut nodes = wanted.nodes.clone();
+    nodes[1].0 = region(0x801_0000, 0x1_0000);
+    assert_eq!(read_tree(&gic_v2(virt(2))), Ok(VmConfig { gic, nodes, ..wanted }));
+}
+
+#[test]
+fn the_last_page_below_4_gib_is_free_unless_it_is_used() {
+    let page = |tree: &Tree, ipa_bits| read_tree(tree).unwrap().free_page(ipa_bits).map(Ipa::get);
+    assert_eq!(page(&virt(1), 40), Some(0xffff_f000));
+    assert_eq!(page(&virt(1), 31), Some(0x7fff_f000));
+    let ram = |cells: &[u32]| virt(1).with("/memory@40000000", |n| n.cells("reg", cells));
+    assert_eq!(page(&ram(&[0, 0xc000_0000, 0, 0x4000_0000]), 40), Some(0xbfff_f000));
+    assert_eq!(page(&ram(&[0, 0xc000_0000, 1, 0]), 40), Some(0xbfff_f000));
+    assert_eq!(page(&ram(&[1, 0, 0, 0x4000_0000]), 40), Some(0xffff_f000));
+    // A device right below RAM, one of the host's that fills a part of its page, and one with a gap to the next.
+    let low = ram(&[0, 0x900_1000, 0, 0xf6ff_f000]);
+    assert_eq!(page(&low, 40), Some(0x809_f000));
+    let passed = ram(&[0, 0xa00_1000, 0, 0xf5ff_f000]).child(rtc());
+    assert_eq!(page(&passed, 40), Some(0x9ff_f000));
+    // Nothing is left but page 0.
+    let full = ram(&[0, 0x1000, 0, 0x7ff_f000, 0, 0x801_0000, 0, 0x1_0000, 0, 0x900_1000, 0, 0xf6ff_f000])
+        .with("/intc@8000000", |n| {
+            n.cells("reg", &[0, 0x800_0000, 0, 0x1_0000, 0, 0x802_0000, 0, 0xfe_0000])
+        });
+    assert_eq!(page(&full, 40), None);
 }
 
 #[test]
@@ -562,7 +592,7 @@ proptest! {
             Ok(vm) => {
                 let mut all = vm.ram.clone();
                 all.extend(vm.uarts.iter().map(|uart| uart.registers));
-                match vm.gic {
+                match vm.gic.clone() {
                     Gic::V2 { distributor, cpu_interface } => all.extend([distributor, cpu_interface]),
                     Gic::V3 { distributor, redistributors } => {
                         all.push(distributor);
@@ -574,6 +604,11 @@ proptest! {
                     prop_assert!(all[index + 1..].iter().all(|other| !one.overlaps(other)));
                 }
                 prop_assert!((1..=MAX_CPUS).contains(&vm.vcpus.len()));
+                if let Some(page) = vm.free_page(40) {
+                    let page = Region { start: page, size_bytes: PAGE_BYTES };
+                    prop_assert!(page.start.get() != 0 && all.iter().all(|taken| !taken.overlaps(&page)));
+                    prop_assert!(vm.nodes.iter().all(|(taken, _)| !taken.overlaps(&page)));
+                }
             }
         }
     }
