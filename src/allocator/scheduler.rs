@@ -150,7 +150,7 @@ impl<T> RunQueue<T> {
             Standing::Waits => self.deadlines.remove(slot.0),
             Standing::Runs => {}
         }
-        account.lead = if rank == 0 { self.shared.lead(slot.0) } else { 0 };
+        account.lead = self.lead(slot.0, rank);
         Some((baggage, share, account))
     }
 
@@ -159,7 +159,7 @@ impl<T> RunQueue<T> {
         self.charge(now);
         let run = self.running.take()?;
         let mut member = self.members.get_mut(index(run.slot))?.take()?;
-        member.account.lead = if run.rank == 0 { self.shared.lead(run.slot) } else { 0 };
+        member.account.lead = self.lead(run.slot, run.rank);
         Some((member.share, member.account))
     }
 
@@ -191,6 +191,7 @@ impl<T> RunQueue<T> {
     /// Queues a member that waited, and ends the running one's slice if it is behind the woken one. Returns whether it is
     /// throttled instead.
     fn awaken(&mut self, slot: u32, now: Ticks) -> bool {
+        self.follow();
         if let Some(member) = find(&mut self.members, slot) {
             member.since_ticks = now.0;
             member.slice_left_ticks = 0;
@@ -235,6 +236,9 @@ impl<T> RunQueue<T> {
         let Some(run) = self.running.take() else { return };
         let slice_left_ticks = run.slice_end_ticks.saturating_sub(now.0);
         let is_interrupted = slice_left_ticks > 0 && self.is_outranked(run.rank);
+        if run.rank == 0 && self.shared.is_empty() {
+            self.shared.follow(Some(run.slot));
+        }
         let Some(entry) = find(&mut self.members, run.slot) else { return };
         entry.baggage = Some(member);
         entry.standing = Standing::Waits;
@@ -255,11 +259,7 @@ impl<T> RunQueue<T> {
             return None;
         }
         let slot = match self.most_urgent() {
-            Some(list) => {
-                let slot = self.urgent.first(list)?;
-                self.urgent.remove(slot);
-                slot
-            }
+            Some(list) => self.urgent.pop_front(list)?,
             None => self.shared.next()?,
         };
         self.queued = self.queued.saturating_sub(1);
@@ -380,6 +380,20 @@ impl<T> RunQueue<T> {
         }
     }
 
+    /// Lets the shared class know whom those that come now are to be compared with.
+    fn follow(&mut self) {
+        self.shared.follow(self.running.filter(|run| run.rank == 0).map(|run| run.slot));
+    }
+
+    /// Returns by how much a member that leaves is ahead of the others.
+    fn lead(&mut self, slot: u32, rank: u8) -> u64 {
+        if rank > 0 {
+            return 0;
+        }
+        self.follow();
+        self.shared.lead(slot)
+    }
+
     /// Queues a member, or throttles it: then returns true.
     fn queue(&mut self, slot: u32, turn: Turn, now: Ticks) -> bool {
         let Some(member) = find(&mut self.members, slot) else { return false };
@@ -418,6 +432,7 @@ impl<T> RunQueue<T> {
 
     /// Queues again the throttled members that have a budget now.
     fn refill(&mut self, now: Ticks) {
+        self.follow();
         self.periods.roll(now.0);
         let mut next = self.throttled.first(0);
         while let Some(slot) = next {
@@ -450,7 +465,7 @@ impl<T> RunQueue<T> {
     /// Tells whether somebody of a higher rank is queued.
     #[inline]
     fn is_outranked(&self, rank: u8) -> bool {
-        self.most_urgent().is_some_and(|list| list >= rank)
+        self.urgent.occupied(0) >> (rank % 64) != 0
     }
 
     /// Tells whether the running member has to share the CPU, so that its slice ends.
