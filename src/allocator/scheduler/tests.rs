@@ -1,7 +1,7 @@
 //! Facts about the scheduler, and a CPU that does what the scheduler says, in no time and at the right time.
 
 use super::*;
-use crate::share::DEFAULT_WEIGHT;
+use crate::share::{Class, DEFAULT_WEIGHT, MAX_PRIORITY};
 
 mod caps;
 mod facts;

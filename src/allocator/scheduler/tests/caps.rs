@@ -93,46 +93,56 @@ fn a_budget_moves_with_its_member() {
     assert_eq!(cpu.does(slot), Standing::Throttled);
 }
 
+fn any_capped() -> impl Strategy<Value = Share> {
+    let class = prop_oneof![(0_u8..32).prop_map(real_time), (1_u16..1000).prop_map(shared)];
+    (class, 1_u8..100).prop_map(|(share, percent)| capped(share, percent))
+}
+
+/// Adds members; returns their slots and caps in percent.
+fn add_all(cpu: &mut Cpu, shares: Vec<Share>) -> Vec<(Slot, u64)> {
+    let cap = |share: Share| u64::from(share.cap_percent.unwrap_or(100));
+    shares.into_iter().map(|share| (cpu.add(share), cap(share))).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 8 } else { 256 }))]
 
     #[test]
-    fn no_more_than_the_cap_in_any_number_of_periods(
-        shares in prop::collection::vec((1_u8..100, prop::option::of(0_u8..32), 1_u16..1000), 1..6),
-        delays in prop::collection::vec(0..3000_u64, 1..20),
+    fn no_more_than_the_cap_in_each_period(
+        shares in prop::collection::vec(any_capped(), 1..6),
         pauses in prop::collection::vec(0..2 * PERIOD, 1..20),
     ) {
         let mut cpu = Cpu::new(HZ);
+        let members = add_all(&mut cpu, shares);
+        for (period, pause) in pauses.iter().cycle().take(if cfg!(miri) { 5 } else { 50 }).enumerate() {
+            let before: Vec<u64> = members.iter().map(|(slot, _)| cpu.ran(*slot)).collect();
+            let end = (u64::try_from(period).unwrap() + 1) * PERIOD;
+            cpu.run_until(end - pause % PERIOD);
+            if cpu.runs().is_some() {
+                cpu.wait(cpu.now + pause);
+            }
+            cpu.run_until(end);
+            for ((slot, percent), before) in members.iter().zip(before) {
+                prop_assert!(cpu.ran(*slot) - before <= PERIOD * percent / 100);
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_caller_gives_nobody_more_than_its_delay(
+        shares in prop::collection::vec(any_capped(), 1..6),
+        delays in prop::collection::vec(0..3000_u64, 1..20),
+    ) {
+        let mut cpu = Cpu::new(HZ);
+        let members = add_all(&mut cpu, shares);
         let longest = delays.iter().copied().max().unwrap_or(0);
-        let members: Vec<(Slot, u64)> = shares
-            .into_iter()
-            .map(|(percent, priority, weight)| {
-                let share = priority.map_or(shared(weight), real_time);
-                (cpu.add(capped(share, percent)), u64::from(percent))
-            })
-            .collect();
-        let mut start: Vec<u64> = members.iter().map(|_| 0).collect();
-        for (turn, delay) in delays.iter().cycle().take(if cfg!(miri) { 40 } else { 400 }).enumerate() {
-            if turn % 7 == 3 && cpu.runs().is_some() {
-                cpu.wait(cpu.now + pauses[turn % pauses.len()]);
-            }
-            let event = cpu.queue.next_event().map_or(cpu.now, |event| event.0.max(cpu.now));
-            let end = event + delay;
-            // Each period is looked at by itself where the caller is on time, and all of them together.
-            if longest == 0 && cpu.now / PERIOD != end / PERIOD {
-                start = members.iter().map(|(slot, _)| cpu.ran(*slot)).collect();
-                cpu.run_until((cpu.now / PERIOD + 1) * PERIOD);
-                for ((slot, percent), before) in members.iter().zip(&start) {
-                    prop_assert!(cpu.ran(*slot) - before <= PERIOD * percent / 100);
-                }
-            }
-            cpu.now = end.max(cpu.now);
+        for delay in delays.iter().cycle().take(if cfg!(miri) { 40 } else { 400 }) {
+            cpu.now = cpu.queue.next_event().map_or(cpu.now, |event| event.0.max(cpu.now)) + delay;
             let _ = cpu.attend();
             for (slot, percent) in &members {
                 let periods = cpu.now / PERIOD + 1;
                 prop_assert!(cpu.ran(*slot) <= periods * PERIOD * percent / 100 + longest);
             }
         }
-        drop(start);
     }
 }
