@@ -19,12 +19,13 @@ use self::deadlines::Deadlines;
 use self::lists::{Lists, index};
 pub use self::words::{Account, After, Reaction, Slot, Standing, Verdict};
 use crate::ids::Ticks;
-use crate::share::{Class, MAX_PRIORITY, Share};
+use crate::share::Share;
 
 mod caps;
 mod claims;
 mod deadlines;
 mod lists;
+mod membership;
 mod words;
 
 #[cfg(test)]
@@ -100,69 +101,6 @@ impl<T> RunQueue<T> {
         }
     }
 
-    /// Takes in a member, which waits until it is woken.
-    pub fn join(&mut self, member: T, share: Share, account: Account) -> Slot {
-        let free = self.members.iter().position(Option::is_none);
-        let position = free.unwrap_or(self.members.len());
-        if free.is_none() {
-            self.members.push(None);
-            let slots = self.members.len();
-            self.urgent.make_room(slots);
-            self.shared.make_room(slots);
-            self.throttled.make_room(slots);
-            self.deadlines.make_room(slots);
-        }
-        let slot = u32::try_from(position).unwrap_or(u32::MAX);
-        let rank = match share.class {
-            Class::RealTime { priority } => priority.min(MAX_PRIORITY).saturating_add(1),
-            Class::Shared { weight } => {
-                self.shared.join(slot, weight, self.slice_ticks, account.lead);
-                0
-            }
-        };
-        if let Some(place) = self.members.get_mut(position) {
-            *place = Some(Member {
-                share,
-                rank,
-                budget_ticks: self.periods.budget(share.cap_percent),
-                standing: Standing::Waits,
-                since_ticks: 0,
-                slice_left_ticks: 0,
-                account,
-                baggage: Some(member),
-            });
-        }
-        Slot(slot)
-    }
-
-    /// Takes a member that does not run out for good; `None` if it runs or there is none.
-    pub fn leave(&mut self, slot: Slot, now: Ticks) -> Option<(T, Share, Account)> {
-        let (share, mut account, standing) = self.standing(slot, now)?;
-        let place = self.members.get_mut(index(slot.0))?;
-        let baggage = place.as_mut()?.baggage.take()?;
-        let rank = place.take().map_or(0, |member| member.rank);
-        match standing {
-            Standing::Queued => {
-                self.queued = self.queued.saturating_sub(1);
-                if rank == 0 { self.shared.remove(slot.0) } else { self.urgent.remove(slot.0) }
-            }
-            Standing::Throttled => self.throttled.remove(slot.0),
-            Standing::Waits => self.deadlines.remove(slot.0),
-            Standing::Runs => {}
-        }
-        account.lead = if rank == 0 { self.shared.lead(slot.0) } else { 0 };
-        Some((baggage, share, account))
-    }
-
-    /// Lets the running member, which the caller has, leave for good; nobody runs then. `None` if nobody did.
-    pub fn retire(&mut self, now: Ticks) -> Option<(Share, Account)> {
-        self.charge(now);
-        let run = self.running.take()?;
-        let mut member = self.members.get_mut(index(run.slot))?.take()?;
-        member.account.lead = if run.rank == 0 { self.shared.lead(run.slot) } else { 0 };
-        Some((member.share, member.account))
-    }
-
     /// Wakes a member that waits.
     ///
     /// [`Reaction::Attend`] if it preempts, if nobody runs, or if the CPU must set its timer: the running member had no
@@ -191,6 +129,7 @@ impl<T> RunQueue<T> {
     /// Queues a member that waited, and ends the running one's slice if it is behind the woken one. Returns whether it is
     /// throttled instead.
     fn awaken(&mut self, slot: u32, now: Ticks) -> bool {
+        self.follow();
         if let Some(member) = find(&mut self.members, slot) {
             member.since_ticks = now.0;
             member.slice_left_ticks = 0;
@@ -235,6 +174,9 @@ impl<T> RunQueue<T> {
         let Some(run) = self.running.take() else { return };
         let slice_left_ticks = run.slice_end_ticks.saturating_sub(now.0);
         let is_interrupted = slice_left_ticks > 0 && self.is_outranked(run.rank);
+        if run.rank == 0 && self.shared.is_empty() {
+            self.shared.follow(Some(run.slot));
+        }
         let Some(entry) = find(&mut self.members, run.slot) else { return };
         entry.baggage = Some(member);
         entry.standing = Standing::Waits;
@@ -255,19 +197,14 @@ impl<T> RunQueue<T> {
             return None;
         }
         let slot = match self.most_urgent() {
-            Some(list) => {
-                let slot = self.urgent.first(list)?;
-                self.urgent.remove(slot);
-                slot
-            }
+            Some(list) => self.urgent.pop_front(list)?,
             None => self.shared.next()?,
         };
         self.queued = self.queued.saturating_sub(1);
         let member = find(&mut self.members, slot)?;
         let baggage = member.baggage.take()?;
         if let Some(budget_ticks) = member.budget_ticks {
-            self.periods.roll(now.0);
-            member.account.spent.refill(budget_ticks, &self.periods);
+            member.account.spent.renew(budget_ticks, &mut self.periods, now.0);
         }
         member.standing = Standing::Runs;
         add(&mut member.account.waited, member.since_ticks, now.0);
@@ -286,44 +223,18 @@ impl<T> RunQueue<T> {
         self.running.map(|run| Slot(run.slot))
     }
 
-    /// Returns when [`RunQueue::attend`] must be called at the latest; `None` if no timer is needed.
+    /// Returns when [`RunQueue::attend`] must be called at the latest; `None` if no timer is needed. The
+    /// last tick of all counts as never.
     #[must_use]
     pub fn next_event(&self) -> Option<Ticks> {
         let mut next = self.deadlines.earliest().unwrap_or(u64::MAX);
-        let mut is_timed = self.deadlines.earliest().is_some();
         if self.throttled.occupied(0) != 0 {
             next = next.min(self.refill_at_ticks);
-            is_timed = true;
         }
-        if let Some(run) = self.running
-            && let Some(end) = self.end_of_turn(run)
-        {
-            next = next.min(end);
-            is_timed = true;
+        if let Some(run) = self.running {
+            next = next.min(self.end_of_turn(run));
         }
-        is_timed.then_some(Ticks(next))
-    }
-
-    /// Takes a queued member that `fits` out, for another CPU that has nothing to do: the first that would run here.
-    /// The other CPU runs it at once, so the greatest claim is served first over both of them, and a real-time member
-    /// does not wait behind a more urgent one while a CPU idles.
-    pub fn steal(
-        &mut self,
-        now: Ticks,
-        mut fits: impl FnMut(&T) -> bool,
-    ) -> Option<(Slot, T, Share, Account)> {
-        let members = &self.members;
-        let mut fits = |slot: u32| {
-            let member = members.get(index(slot)).and_then(Option::as_ref);
-            member.and_then(|member| member.baggage.as_ref()).is_some_and(&mut fits)
-        };
-        let urgent = (0..=MAX_PRIORITY).rev().find_map(|list| {
-            core::iter::successors(self.urgent.first(list), |slot| self.urgent.behind(*slot))
-                .find(|slot| fits(*slot))
-        });
-        let slot = Slot(urgent.or_else(|| self.shared.find(fits))?);
-        let (baggage, share, account) = self.leave(slot, now)?;
-        Some((slot, baggage, share, account))
+        (next < u64::MAX).then_some(Ticks(next))
     }
 
     /// Tells whether somebody could run and does not, other than for its cap.
@@ -371,8 +282,7 @@ impl<T> RunQueue<T> {
         let since = member.since_ticks;
         add(&mut member.account.ran, since, now.0);
         if let Some(budget_ticks) = member.budget_ticks {
-            self.periods.roll(now.0);
-            member.account.spent.charge(budget_ticks, &self.periods, since, now.0);
+            member.account.spent.charge(budget_ticks, &mut self.periods, since, now.0);
         }
         member.since_ticks = since.max(now.0);
         if run.rank == 0 {
@@ -380,20 +290,23 @@ impl<T> RunQueue<T> {
         }
     }
 
+    /// Lets the shared class know whom those that come now are to be compared with.
+    fn follow(&mut self) {
+        self.shared.follow(self.running.filter(|run| run.rank == 0).map(|run| run.slot));
+    }
+
     /// Queues a member, or throttles it: then returns true.
     fn queue(&mut self, slot: u32, turn: Turn, now: Ticks) -> bool {
         let Some(member) = find(&mut self.members, slot) else { return false };
-        if let Some(budget_ticks) = member.budget_ticks {
-            self.periods.roll(now.0);
-            member.account.spent.refill(budget_ticks, &self.periods);
-            if member.account.spent.is_over(budget_ticks) {
-                member.standing = Standing::Throttled;
-                if self.throttled.occupied(0) == 0 {
-                    self.refill_at_ticks = self.periods.end_ticks();
-                }
-                self.throttled.push_back(0, slot);
-                return true;
+        if let Some(budget_ticks) = member.budget_ticks
+            && !member.account.spent.renew(budget_ticks, &mut self.periods, now.0)
+        {
+            member.standing = Standing::Throttled;
+            if self.throttled.occupied(0) == 0 {
+                self.refill_at_ticks = self.periods.end_ticks();
             }
+            self.throttled.push_back(0, slot);
+            return true;
         }
         member.standing = Standing::Queued;
         self.queued = self.queued.saturating_add(1);
@@ -418,14 +331,13 @@ impl<T> RunQueue<T> {
 
     /// Queues again the throttled members that have a budget now.
     fn refill(&mut self, now: Ticks) {
-        self.periods.roll(now.0);
+        self.follow();
         let mut next = self.throttled.first(0);
         while let Some(slot) = next {
             next = self.throttled.behind(slot);
             let Some(member) = find(&mut self.members, slot) else { continue };
             let budget_ticks = member.budget_ticks.unwrap_or(u64::MAX);
-            member.account.spent.refill(budget_ticks, &self.periods);
-            if !member.account.spent.is_over(budget_ticks) {
+            if member.account.spent.renew(budget_ticks, &mut self.periods, now.0) {
                 self.throttled.remove(slot);
                 self.queue(slot, Turn::Woken, now);
             }
@@ -450,7 +362,7 @@ impl<T> RunQueue<T> {
     /// Tells whether somebody of a higher rank is queued.
     #[inline]
     fn is_outranked(&self, rank: u8) -> bool {
-        self.most_urgent().is_some_and(|list| list >= rank)
+        self.urgent.occupied(0) >> (rank % 64) != 0
     }
 
     /// Tells whether the running member has to share the CPU, so that its slice ends.
@@ -463,17 +375,21 @@ impl<T> RunQueue<T> {
         }
     }
 
-    /// Returns when the running member's turn ends, if it does.
+    /// Returns when the running member's turn ends; `u64::MAX` if it does not.
     #[inline]
-    fn end_of_turn(&self, run: Run) -> Option<u64> {
-        let member = self.members.get(index(run.slot))?.as_ref()?;
+    fn end_of_turn(&self, run: Run) -> u64 {
+        let Some(member) = self.members.get(index(run.slot)).and_then(Option::as_ref) else {
+            return u64::MAX;
+        };
         if self.is_outranked(run.rank) {
-            return Some(member.since_ticks);
+            return member.since_ticks;
         }
-        let slice_end = self.has_contender().then_some(run.slice_end_ticks);
-        let budget_end = member.budget_ticks.map(|budget_ticks| {
-            member.account.spent.end_ticks(budget_ticks, &self.periods, member.since_ticks)
-        });
-        [slice_end, budget_end].into_iter().flatten().min()
+        let slice_end = if self.has_contender() { run.slice_end_ticks } else { u64::MAX };
+        match member.budget_ticks {
+            None => slice_end,
+            Some(budget_ticks) => {
+                slice_end.min(member.account.spent.end_ticks(budget_ticks, &self.periods, member.since_ticks))
+            }
+        }
     }
 }

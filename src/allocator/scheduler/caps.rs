@@ -18,8 +18,7 @@ impl Periods {
     }
 
     /// Goes on to the period that `now_ticks` is in. The one division is at most once in 10 ms.
-    #[inline]
-    pub fn roll(&mut self, now_ticks: u64) {
+    fn roll(&mut self, now_ticks: u64) {
         if now_ticks >= self.end_ticks {
             self.number = now_ticks / self.length_ticks;
             self.end_ticks = self.end_of(self.number);
@@ -53,9 +52,15 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Forgets what earlier periods' budgets have paid for; what exceeds them is charged to this one.
-    #[inline]
-    pub fn refill(&mut self, budget_ticks: u64, periods: &Periods) {
+    /// Forgets what earlier periods' budgets have paid for; what exceeds them is charged to the one that `now_ticks` is in.
+    /// Tells whether there is a budget left.
+    pub fn renew(&mut self, budget_ticks: u64, periods: &mut Periods, now_ticks: u64) -> bool {
+        periods.roll(now_ticks);
+        self.refill(budget_ticks, periods);
+        !self.is_over(budget_ticks)
+    }
+
+    fn refill(&mut self, budget_ticks: u64, periods: &Periods) {
         let passed = periods.number.saturating_sub(self.period);
         if passed > 0 {
             self.ticks = self.ticks.saturating_sub(budget_ticks.saturating_mul(passed));
@@ -64,7 +69,8 @@ impl Spent {
     }
 
     /// Charges a run from `since_ticks`, which is in the period of the last look, to `now_ticks`.
-    pub fn charge(&mut self, budget_ticks: u64, periods: &Periods, since_ticks: u64, now_ticks: u64) {
+    pub fn charge(&mut self, budget_ticks: u64, periods: &mut Periods, since_ticks: u64, now_ticks: u64) {
+        periods.roll(now_ticks);
         let ran = now_ticks.saturating_sub(since_ticks);
         let end = periods.end_of(self.period);
         let before = ran.min(end.saturating_sub(since_ticks));
@@ -79,7 +85,6 @@ impl Spent {
     }
 
     /// Tells whether the budget is used up.
-    #[inline]
     pub fn is_over(&self, budget_ticks: u64) -> bool {
         self.ticks >= budget_ticks
     }

@@ -113,16 +113,25 @@ impl Claims {
         self.claims.get(index(slot)).map_or(0, |claim| claim.virtual_time)
     }
 
-    /// Charges the running member with `ran_ticks`, and lets the floor follow.
+    /// Charges the running member with `ran_ticks`.
+    #[inline]
     pub fn charge(&mut self, slot: u32, ran_ticks: u64) {
         let Some(claim) = self.claims.get_mut(index(slot)) else { return };
         let grown = u128::from(ran_ticks) * u128::from(claim.pace) + u128::from(claim.fraction);
-        let [whole, fraction] = [grown >> 32, grown & u128::from(u32::MAX)];
-        claim.fraction = u32::try_from(fraction).unwrap_or(0);
-        claim.virtual_time = claim.virtual_time.saturating_add(u64::try_from(whole).unwrap_or(u64::MAX));
-        let virtual_time = claim.virtual_time;
-        let first = self.first(bucket_of(virtual_time)).map_or(u64::MAX, |bucket| bucket << WIDTH_LOG2);
-        self.raise_floor(virtual_time.min(first));
+        claim.fraction = u32::try_from(grown & u128::from(u32::MAX)).unwrap_or(0);
+        let whole = u64::try_from(grown >> 32).unwrap_or(u64::MAX);
+        claim.virtual_time = claim.virtual_time.saturating_add(whole);
+    }
+
+    /// Lets the floor follow who wants to run: `running`, if that is of the shared class, and who is queued. To be called
+    /// before anybody is woken and when the last one goes; while one runs after the other, [`Claims::next`] does it.
+    pub fn follow(&mut self, running: Option<u32>) {
+        let own = running.map_or(u64::MAX, |slot| self.virtual_time(slot));
+        let first = self.first(bucket_of(own)).map_or(u64::MAX, |bucket| bucket << WIDTH_LOG2);
+        let least = own.min(first);
+        if least < u64::MAX {
+            self.raise_floor(least);
+        }
     }
 
     /// Lets the floor follow the least virtual time, and the cursor the floor. Whoever is queued in a list that is not
@@ -152,9 +161,9 @@ impl Claims {
             Turn::Woken | Turn::Kept => 0,
         };
         let Some(claim) = self.claims.get_mut(index(slot)) else { return };
-        claim.virtual_time = claim.virtual_time.clamp(self.floor, self.floor.saturating_add(RANGE));
+        claim.virtual_time = claim.virtual_time.max(self.floor).min(self.floor.saturating_add(RANGE));
         let last = self.cursor.saturating_add(0xfff);
-        let bucket = bucket_of(claim.virtual_time).max(waits).clamp(self.cursor, last);
+        let bucket = bucket_of(claim.virtual_time).max(waits).max(self.cursor).min(last);
         claim.bucket = bucket;
         let list = self.list_of(bucket);
         match turn {
@@ -172,38 +181,37 @@ impl Claims {
     /// Takes the member that is to run next out, while none runs.
     pub fn next(&mut self) -> Option<u32> {
         let bucket = self.first(u64::MAX)?;
-        let slot = self.lists.first(low_six(bucket))?;
-        self.lists.remove(slot);
+        let slot = self.lists.pop_front(low_six(bucket))?;
         self.raise_floor(self.virtual_time(slot));
         Some(slot)
     }
 
     /// Finds the lowest bucket that has anybody in it, if that is `limit` at most. The cursor must be allowed to go
     /// there: nobody is to be filed below the lower of the two any more.
+    #[inline]
     fn first(&mut self, limit: u64) -> Option<u64> {
-        loop {
-            let (bucket, is_exact) = self.lowest()?;
+        if self.lists.occupied(0) == 0 {
+            self.come_near(limit);
+        }
+        let near = self.lists.occupied(0);
+        let bucket = (self.cursor & !0x3f) | u64::from(near.trailing_zeros());
+        (near != 0 && bucket <= limit).then_some(bucket)
+    }
+
+    /// Moves the cursor to the first list that has anybody in it, unless it starts above `limit`, until that is near.
+    fn come_near(&mut self, limit: u64) {
+        while self.lists.occupied(0) == 0 {
+            let [coarse, beyond] = [1, 2].map(|word| self.lists.occupied(word));
+            let bucket = match (coarse, beyond) {
+                (0, 0) => return,
+                (0, _) => (self.cursor | 0xfff).saturating_add(1),
+                _ => (self.cursor & !0xfff) | u64::from(coarse.trailing_zeros()) << 6,
+            };
             if bucket > limit {
-                return None;
-            }
-            if is_exact {
-                return Some(bucket);
+                return;
             }
             self.spread(bucket);
         }
-    }
-
-    /// Returns the lowest bucket that anybody can be in, and whether somebody is.
-    #[inline]
-    fn lowest(&self) -> Option<(u64, bool)> {
-        let [near, coarse, beyond] = [0, 1, 2].map(|word| self.lists.occupied(word));
-        if near != 0 {
-            return Some(((self.cursor & !0x3f) | u64::from(near.trailing_zeros()), true));
-        }
-        if coarse != 0 {
-            return Some(((self.cursor & !0xfff) | u64::from(coarse.trailing_zeros()) << 6, false));
-        }
-        (beyond != 0).then_some(((self.cursor | 0xfff).saturating_add(1), false))
     }
 
     /// Returns the list of a bucket, as the cursor sees it.
@@ -225,7 +233,7 @@ impl Claims {
         while let Some(slot) = next {
             next = self.lists.behind(slot);
             self.lists.remove(slot);
-            let bucket = self.claims.get(index(slot)).map_or(0, |claim| claim.bucket).clamp(bucket, last);
+            let bucket = self.claims.get(index(slot)).map_or(0, |claim| claim.bucket).max(bucket).min(last);
             self.lists.push_back(self.list_of(bucket), slot);
         }
     }

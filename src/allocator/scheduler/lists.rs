@@ -3,6 +3,7 @@
 //! Not here: what a list stands for. Links are kept by slot, so that anybody leaves from anywhere in a few stores.
 
 use alloc::vec::Vec;
+use core::mem::replace;
 
 /// Number that no slot has.
 const NOBODY: u32 = u32::MAX;
@@ -31,12 +32,6 @@ pub struct Lists<const WORDS: usize> {
     occupied: [u64; WORDS],
 }
 
-/// Splits the number of a list into its word and its bit there.
-#[inline]
-fn place(list: u8) -> (usize, usize) {
-    (usize::from(list / 64), usize::from(list % 64))
-}
-
 /// Returns a slot's number as an index.
 #[inline]
 pub fn index(slot: u32) -> usize {
@@ -62,11 +57,15 @@ impl<const WORDS: usize> Lists<WORDS> {
         self.occupied.get(word).copied().unwrap_or(0)
     }
 
+    #[inline]
+    fn ends(&mut self, list: u8) -> Option<&mut Ends> {
+        self.ends.as_flattened_mut().get_mut(usize::from(list))
+    }
+
     /// Returns who is first in `list`.
     #[inline]
     pub fn first(&self, list: u8) -> Option<u32> {
-        let (word, bit) = place(list);
-        let first = self.ends.get(word)?.get(bit)?.first;
+        let first = self.ends.as_flattened().get(usize::from(list))?.first;
         (first != NOBODY).then_some(first)
     }
 
@@ -80,58 +79,83 @@ impl<const WORDS: usize> Lists<WORDS> {
     /// Adds `slot`, which is in no list, as the last of `list`.
     #[inline]
     pub fn push_back(&mut self, list: u8, slot: u32) {
-        let (word, bit) = place(list);
-        let Some(ends) = self.ends.get_mut(word).and_then(|ends| ends.get_mut(bit)) else { return };
-        let before = core::mem::replace(&mut ends.last, slot);
-        match self.links.get_mut(index(before)) {
-            Some(link) => link.behind = slot,
-            None => ends.first = slot,
+        let Some(ends) = self.ends(list) else { return };
+        let before = replace(&mut ends.last, slot);
+        if before == NOBODY {
+            ends.first = slot;
+            self.set_occupied(list);
+        } else if let Some(link) = self.links.get_mut(index(before)) {
+            link.behind = slot;
         }
-        self.note(list, slot, before, NOBODY);
+        if let Some(link) = self.links.get_mut(index(slot)) {
+            *link = Link { before, behind: NOBODY, list };
+        }
     }
 
     /// Adds `slot`, which is in no list, as the first of `list`.
     #[inline]
     pub fn push_front(&mut self, list: u8, slot: u32) {
-        let (word, bit) = place(list);
-        let Some(ends) = self.ends.get_mut(word).and_then(|ends| ends.get_mut(bit)) else { return };
-        let behind = core::mem::replace(&mut ends.first, slot);
-        match self.links.get_mut(index(behind)) {
-            Some(link) => link.before = slot,
-            None => ends.last = slot,
+        let Some(ends) = self.ends(list) else { return };
+        let behind = replace(&mut ends.first, slot);
+        if behind == NOBODY {
+            ends.last = slot;
+            self.set_occupied(list);
+        } else if let Some(link) = self.links.get_mut(index(behind)) {
+            link.before = slot;
         }
-        self.note(list, slot, NOBODY, behind);
+        if let Some(link) = self.links.get_mut(index(slot)) {
+            *link = Link { before: NOBODY, behind, list };
+        }
     }
 
+    /// Takes the first out of `list`.
     #[inline]
-    fn note(&mut self, list: u8, slot: u32, before: u32, behind: u32) {
-        let (word, bit) = place(list);
-        if let Some(link) = self.links.get_mut(index(slot)) {
-            *link = Link { before, behind, list };
+    pub fn pop_front(&mut self, list: u8) -> Option<u32> {
+        let slot = self.first(list)?;
+        let behind = self.links.get(index(slot))?.behind;
+        let ends = self.ends(list)?;
+        ends.first = behind;
+        if behind == NOBODY {
+            ends.last = NOBODY;
+            self.clear_occupied(list);
+        } else if let Some(link) = self.links.get_mut(index(behind)) {
+            link.before = NOBODY;
         }
-        if let Some(occupied) = self.occupied.get_mut(word) {
-            *occupied |= 1 << bit;
-        }
+        Some(slot)
     }
 
     /// Takes `slot` out of the list that it is in.
-    #[inline]
     pub fn remove(&mut self, slot: u32) {
-        let Some(link) = self.links.get(index(slot)).copied() else { return };
-        let (word, bit) = place(link.list);
-        let Some(ends) = self.ends.get_mut(word).and_then(|ends| ends.get_mut(bit)) else { return };
-        match self.links.get_mut(index(link.before)) {
-            Some(before) => before.behind = link.behind,
-            None => ends.first = link.behind,
+        let Some(Link { before, behind, list }) = self.links.get(index(slot)).copied() else { return };
+        let Some(ends) = self.ends(list) else { return };
+        if before == NOBODY {
+            ends.first = behind;
         }
-        match self.links.get_mut(index(link.behind)) {
-            Some(behind) => behind.before = link.before,
-            None => ends.last = link.before,
+        if behind == NOBODY {
+            ends.last = before;
         }
-        if ends.first == NOBODY
-            && let Some(occupied) = self.occupied.get_mut(word)
-        {
-            *occupied &= !(1 << bit);
+        if ends.first == NOBODY {
+            self.clear_occupied(list);
+        }
+        if let Some(link) = self.links.get_mut(index(before)) {
+            link.behind = behind;
+        }
+        if let Some(link) = self.links.get_mut(index(behind)) {
+            link.before = before;
+        }
+    }
+
+    #[inline]
+    fn set_occupied(&mut self, list: u8) {
+        if let Some(occupied) = self.occupied.get_mut(usize::from(list / 64)) {
+            *occupied |= 1 << (list % 64);
+        }
+    }
+
+    #[inline]
+    fn clear_occupied(&mut self, list: u8) {
+        if let Some(occupied) = self.occupied.get_mut(usize::from(list / 64)) {
+            *occupied &= !(1 << (list % 64));
         }
     }
 }
