@@ -1,0 +1,1 @@
+//! Reports: what the monitor knows, as tables.
