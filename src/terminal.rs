@@ -145,7 +145,7 @@ impl Terminal {
     }
 
     /// Takes a VM off, with what is left of its last line.
-    pub fn leave(&mut self, vm: VmId, out: &mut impl FnMut(u8)) {
+    pub fn leave(&mut self, vm: VmId, out: &mut dyn FnMut(u8)) {
         let Some(at) = self.place_of(vm) else { return };
         self.write_kept(at, true, out);
         self.voices.remove(at);
@@ -191,7 +191,7 @@ impl Terminal {
 
     /// Takes a byte that a VM writes `now`. Tells whether it ends a line that is kept back: [`Self::write_lines`] is to
     /// be called when the VM in front has had its time.
-    pub fn put(&mut self, vm: VmId, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    pub fn put(&mut self, vm: VmId, byte: u8, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         let Some(at) = self.place_of(vm) else { return false };
         if at != self.front || self.is_shell_open {
             return self.keep(at, byte, now, out);
@@ -201,7 +201,7 @@ impl Terminal {
         false
     }
 
-    fn put_in_front(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+    fn put_in_front(&mut self, byte: u8, out: &mut dyn FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(self.front) else { return };
         // A carriage return alone begins no line: consoles end theirs with both.
         if !self.is_mid_line && byte != b'\r' {
@@ -217,7 +217,7 @@ impl Terminal {
 
     /// Writes lines that were kept back, of one VM, unless the one in front is still in the middle of a line. Tells
     /// whether there are more.
-    pub fn write_lines(&mut self, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    pub fn write_lines(&mut self, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         if !self.is_front_busy(now) {
             self.write_next(out);
         }
@@ -228,13 +228,13 @@ impl Terminal {
         !self.is_shell_open && self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience
     }
 
-    fn write_next(&mut self, out: &mut impl FnMut(u8)) {
+    fn write_next(&mut self, out: &mut dyn FnMut(u8)) {
         if let Some(at) = self.voices.iter().position(Voice::has_line) {
             self.write_kept(at, false, out);
         }
     }
 
-    fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         let is_full = |voice: &Voice| voice.cost + voice.line_cost(byte) > MAX_KEPT_BYTES;
         if self.voices.get(at).is_some_and(is_full) {
             self.write_kept(at, true, out);
@@ -249,7 +249,7 @@ impl Terminal {
     }
 
     /// Writes the whole lines that are kept of a VM, or all that is.
-    fn write_kept(&mut self, at: usize, all: bool, out: &mut impl FnMut(u8)) {
+    fn write_kept(&mut self, at: usize, all: bool, out: &mut dyn FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(at) else { return };
         let whole = voice.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let end = if all { voice.kept.len() } else { whole };
@@ -270,7 +270,7 @@ impl Terminal {
     }
 
     /// Leaves the line that the cursor is on, for one that is nobody's here; [`Self::give_back`] is to follow it.
-    pub fn make_way(&mut self, out: &mut impl FnMut(u8)) {
+    pub fn make_way(&mut self, out: &mut dyn FnMut(u8)) {
         if self.has_prompt {
             Shell::erase(out);
         }
@@ -278,7 +278,7 @@ impl Terminal {
     }
 
     /// Goes back to the line that was left, if that is the shell's.
-    pub fn give_back(&self, out: &mut impl FnMut(u8)) {
+    pub fn give_back(&self, out: &mut dyn FnMut(u8)) {
         if let Some(shell) = self.shell.as_ref().filter(|_| self.has_prompt) {
             shell.redraw(out);
         }
@@ -289,7 +289,7 @@ impl Terminal {
     ///
     /// A command is to be carried out; [`Self::prompt`] is to follow what it has to say.
     #[must_use]
-    pub fn typed(&mut self, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> Option<Command> {
+    pub fn typed(&mut self, byte: u8, now: Ticks, out: &mut dyn FnMut(u8)) -> Option<Command> {
         if self.is_shell_open {
             return self.typed_to_shell(byte, out);
         }
@@ -310,7 +310,7 @@ impl Terminal {
         None
     }
 
-    fn typed_to_shell(&mut self, byte: u8, out: &mut impl FnMut(u8)) -> Option<Command> {
+    fn typed_to_shell(&mut self, byte: u8, out: &mut dyn FnMut(u8)) -> Option<Command> {
         if byte == ESCAPE {
             self.close_shell(out);
             return None;
@@ -320,7 +320,7 @@ impl Terminal {
         Some(command)
     }
 
-    fn command(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+    fn command(&mut self, byte: u8, out: &mut dyn FnMut(u8)) {
         match byte {
             b'm' => self.open_shell(out),
             b'n' => self.show(if self.front + 1 >= self.voices.len() { 0 } else { self.front + 1 }, out),
@@ -334,7 +334,7 @@ impl Terminal {
         }
     }
 
-    fn open_shell(&mut self, out: &mut impl FnMut(u8)) {
+    fn open_shell(&mut self, out: &mut dyn FnMut(u8)) {
         self.make_way(out);
         self.is_shell_open = true;
         self.note_change();
@@ -345,7 +345,7 @@ impl Terminal {
     }
 
     /// Leaves the shell, for the VM in front.
-    pub fn close_shell(&mut self, out: &mut impl FnMut(u8)) {
+    pub fn close_shell(&mut self, out: &mut dyn FnMut(u8)) {
         if self.is_shell_open {
             if self.has_prompt {
                 shell::write("\n", out);
@@ -358,14 +358,14 @@ impl Terminal {
     }
 
     /// Writes what the monitor has to say, in whole lines.
-    pub fn say(&mut self, text: &str, out: &mut impl FnMut(u8)) {
+    pub fn say(&mut self, text: &str, out: &mut dyn FnMut(u8)) {
         self.make_way(out);
         shell::write(text, out);
         self.give_back(out);
     }
 
     /// Lets the shell, if it is open, ask for the next command.
-    pub fn prompt(&mut self, out: &mut impl FnMut(u8)) {
+    pub fn prompt(&mut self, out: &mut dyn FnMut(u8)) {
         if let Some(shell) = self.shell.as_mut().filter(|_| self.is_shell_open) {
             self.has_prompt = true;
             shell.prompt(out);
@@ -374,7 +374,7 @@ impl Terminal {
 
     /// Puts a VM in front and leaves the shell. `false` if the VM has not joined.
     #[must_use]
-    pub fn bring(&mut self, vm: VmId, out: &mut impl FnMut(u8)) -> bool {
+    pub fn bring(&mut self, vm: VmId, out: &mut dyn FnMut(u8)) -> bool {
         let Some(at) = self.place_of(vm) else { return false };
         if self.is_shell_open {
             self.front = at;
@@ -385,7 +385,7 @@ impl Terminal {
         true
     }
 
-    fn show(&mut self, at: usize, out: &mut impl FnMut(u8)) {
+    fn show(&mut self, at: usize, out: &mut dyn FnMut(u8)) {
         if at < self.voices.len() && at != self.front {
             self.front = at;
             self.show_front(out);
@@ -417,7 +417,7 @@ impl Terminal {
     }
 
     /// Writes what the VM in front has of its line: the cursor goes there.
-    fn show_front(&mut self, out: &mut impl FnMut(u8)) {
+    fn show_front(&mut self, out: &mut dyn FnMut(u8)) {
         self.write_kept(self.front, false, out);
         end_line(&mut self.is_mid_line, out);
         let is_shared = self.is_shared();
@@ -441,13 +441,13 @@ impl Terminal {
     }
 }
 
-fn end_line(is_mid_line: &mut bool, out: &mut impl FnMut(u8)) {
+fn end_line(is_mid_line: &mut bool, out: &mut dyn FnMut(u8)) {
     if core::mem::take(is_mid_line) {
         b"\r\n".iter().copied().for_each(out);
     }
 }
 
-fn name(name: &str, out: &mut impl FnMut(u8)) {
+fn name(name: &str, out: &mut dyn FnMut(u8)) {
     b"[".iter().chain(name.as_bytes()).chain(b"] ").copied().for_each(out);
 }
 

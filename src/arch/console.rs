@@ -151,6 +151,7 @@ impl Console {
 
     /// Takes what the UART holds to whom it is for, up to the first command to the monitor. What there is no room for stays
     /// where it is: the FIFO is the flow control.
+    #[inline(never)]
     fn collect(&mut self) -> Option<Command> {
         let uart = self.uart?;
         let mut command = None;

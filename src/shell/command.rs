@@ -43,28 +43,39 @@ pub enum Command {
     Off,
 }
 
-/// How a command is typed, words in capitals for what it is given, and what it does.
+/// What a line that has the form of a command means.
+enum Meaning {
+    Plain(Command),
+    /// With the name that is the last word.
+    Named(fn(Name) -> Command),
+    Exits,
+    Map,
+    Help,
+}
+
+/// How a command is typed, words in capitals for what it is given and brackets for what it may be, and what it does.
 struct Usage {
     form: &'static str,
     effect: &'static str,
+    meaning: Meaning,
 }
 
 #[rustfmt::skip]
-const USAGES: [Usage; 14] = [
-    Usage { form: "vm list", effect: "all VMs: state, CPU time, memory, exits" },
-    Usage { form: "vm start NAME", effect: "start a VM that is off" },
-    Usage { form: "vm stop NAME", effect: "end a VM, at once" },
-    Usage { form: "vm reset NAME", effect: "start a VM again, as new" },
-    Usage { form: "vm pause NAME", effect: "stop a VM's vCPUs where they are" },
-    Usage { form: "vm resume NAME", effect: "let a paused VM go on" },
-    Usage { form: "console NAME", effect: "give the console to a VM" },
-    Usage { form: "cpus", effect: "physical CPUs: what runs there, and how busy it is" },
-    Usage { form: "mem", effect: "memory: whose it is" },
-    Usage { form: "exits [NAME]", effect: "exits of all VMs, or of one, by cause and device" },
-    Usage { form: "map NAME IPA", effect: "what a VM has at an address" },
-    Usage { form: "help [COMMAND]", effect: "this list" },
-    Usage { form: "quit", effect: "back to the VM in front; Ctrl-] does the same" },
-    Usage { form: "off", effect: "stop the machine" },
+static USAGES: [Usage; 14] = [
+    Usage { form: "vm list", effect: "all VMs: state, CPU time, memory, exits", meaning: Meaning::Plain(Command::List) },
+    Usage { form: "vm start NAME", effect: "start a VM that is off", meaning: Meaning::Named(Command::Start) },
+    Usage { form: "vm stop NAME", effect: "end a VM, at once", meaning: Meaning::Named(Command::Stop) },
+    Usage { form: "vm reset NAME", effect: "start a VM again, as new", meaning: Meaning::Named(Command::Reset) },
+    Usage { form: "vm pause NAME", effect: "stop a VM's vCPUs where they are", meaning: Meaning::Named(Command::Pause) },
+    Usage { form: "vm resume NAME", effect: "let a paused VM go on", meaning: Meaning::Named(Command::Resume) },
+    Usage { form: "console NAME", effect: "give the console to a VM", meaning: Meaning::Named(Command::Console) },
+    Usage { form: "cpus", effect: "physical CPUs: what runs there, and how busy it is", meaning: Meaning::Plain(Command::Cpus) },
+    Usage { form: "mem", effect: "memory: whose it is", meaning: Meaning::Plain(Command::Mem) },
+    Usage { form: "exits [NAME]", effect: "exits of all VMs, or of one, by cause and device", meaning: Meaning::Exits },
+    Usage { form: "map NAME IPA", effect: "what a VM has at an address", meaning: Meaning::Map },
+    Usage { form: "help", effect: "this list", meaning: Meaning::Help },
+    Usage { form: "quit", effect: "back to the VM in front; Ctrl-] does the same", meaning: Meaning::Plain(Command::Quit) },
+    Usage { form: "off", effect: "stop the machine", meaning: Meaning::Plain(Command::Off) },
 ];
 
 /// Width of the forms in the list of commands, in characters.
@@ -85,26 +96,20 @@ impl Line {
     /// Reads a line.
     pub fn read(text: &str) -> Self {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        let command = match words.as_slice() {
-            [] => return Self::Empty,
-            ["help", words @ ..] => return Self::Answered(help(words)),
-            ["vm", "list"] => Command::List,
-            ["vm", "start", name] => Command::Start((*name).into()),
-            ["vm", "stop", name] => Command::Stop((*name).into()),
-            ["vm", "reset", name] => Command::Reset((*name).into()),
-            ["vm", "pause", name] => Command::Pause((*name).into()),
-            ["vm", "resume", name] => Command::Resume((*name).into()),
-            ["console", name] => Command::Console((*name).into()),
-            ["cpus"] => Command::Cpus,
-            ["mem"] => Command::Mem,
-            ["exits"] => Command::Exits(None),
-            ["exits", name] => Command::Exits(Some((*name).into())),
-            ["map", name, ipa] if let Some(ipa) = address(ipa) => Command::Map((*name).into(), ipa),
-            ["quit"] => Command::Quit,
-            ["off"] => Command::Off,
-            words => return Self::Answered(usage(words)),
+        let Some(last) = words.last() else { return Self::Empty };
+        let Some(usage) = USAGES.iter().find(|usage| usage.fits(&words)) else {
+            return Self::Answered(usage(&words));
         };
-        Self::Command(command)
+        Self::Command(match &usage.meaning {
+            Meaning::Plain(command) => command.clone(),
+            Meaning::Named(command) => command((*last).into()),
+            Meaning::Exits => Command::Exits(words.get(1).map(|name| (*name).into())),
+            Meaning::Map => match (words.get(1), address(last)) {
+                (Some(name), Some(ipa)) => Command::Map((*name).into(), ipa),
+                _ => return Self::Answered(self::usage(&words)),
+            },
+            Meaning::Help => return Self::Answered(help()),
+        })
     }
 }
 
@@ -115,63 +120,73 @@ fn address(word: &str) -> Option<Ipa> {
     u64::from_str_radix(digits, radix).ok().filter(|_| is_number).map(Ipa::new)
 }
 
-/// Lists the commands that begin with these words, or all.
-fn help(words: &[&str]) -> String {
+/// Lists all commands.
+fn help() -> String {
     let mut text = String::new();
-    for Usage { form, effect } in USAGES.iter().filter(|usage| usage.words_in_common(words) == words.len()) {
+    for Usage { form, effect, .. } in &USAGES {
         text += &format!("  {form:FORM_WIDTH$} {effect}\n");
     }
-    if text.is_empty() { unknown(words) } else { text }
+    text
 }
 
 /// Says how the command is used that begins with these words.
 fn usage(words: &[&str]) -> String {
     let common = USAGES.iter().map(|usage| usage.words_in_common(words)).max().unwrap_or(0);
     if common == 0 {
-        return unknown(words);
+        return format!("no command is called {}; 'help' lists them\n", words.join(" "));
     }
     let mut text = String::new();
     for usage in USAGES.iter().filter(|usage| usage.words_in_common(words) == common) {
-        text += &format!("{}{}\n", if text.is_empty() { "usage: " } else { "       " }, usage.form);
+        text += if text.is_empty() { "usage: " } else { "       " };
+        text += usage.form;
+        text.push('\n');
     }
     text
 }
 
-fn unknown(words: &[&str]) -> String {
-    format!("no command is called {}; 'help' lists them\n", words.join(" "))
+/// Tells whether a word of a form stands for what is given.
+fn is_place(own: &str) -> bool {
+    own.bytes().any(|byte| byte.is_ascii_uppercase())
 }
 
 impl Usage {
+    /// Tells whether these words have the form of this command.
+    fn fits(&self, words: &[&str]) -> bool {
+        let mut words = words.iter();
+        let fit = |own: &str| words.next().map_or(own.starts_with('['), |word| own == *word || is_place(own));
+        self.form.split(' ').all(fit) && words.next().is_none()
+    }
+
     /// Counts the words at the start that are this command's own.
     fn words_in_common(&self, words: &[&str]) -> usize {
         self.form.split(' ').zip(words).take_while(|(own, word)| own == *word).count()
     }
 
-    /// Lists the words that may come after these.
-    fn next<'a>(&self, words: &[&str], names: &'a [Name]) -> (Option<&'static str>, &'a [Name]) {
+    /// Returns what may come after these words: a word, or a place for one.
+    fn next(&self, words: &[&str]) -> Option<&'static str> {
         let mut own = self.form.split(' ');
-        for word in words {
-            match own.next() {
-                Some("NAME" | "[NAME]" | "[COMMAND]") => {}
-                Some(form) if form == *word => {}
-                _ => return (None, &[]),
-            }
-        }
-        match own.next() {
-            Some("NAME" | "[NAME]") => (None, names),
-            Some("IPA" | "[COMMAND]") | None => (None, &[]),
-            word => (word, &[]),
-        }
+        let is_begun = words.iter().all(|word| own.next().is_some_and(|own| own == *word || is_place(own)));
+        own.next().filter(|_| is_begun)
     }
+}
+
+/// Cuts a line before its last word, which may be empty.
+pub fn last_word(text: &str) -> (&str, &str) {
+    let start = text.bytes().rposition(|byte| byte == b' ').map_or(0, |space| space + 1);
+    text.split_at_checked(start).unwrap_or((text, ""))
 }
 
 /// Lists how the last word of a line may be completed, each once: the words of commands, and the names of VMs.
 pub fn completions<'a>(text: &str, names: &'a [Name]) -> Vec<&'a str> {
-    let (before, begun) = text.rsplit_once(' ').unwrap_or(("", text));
+    let (before, begun) = last_word(text);
     let words: Vec<&str> = before.split_ascii_whitespace().collect();
     let mut found: Vec<&'a str> = Vec::new();
-    for usage in &USAGES {
-        let (word, names) = usage.next(&words, names);
+    for next in USAGES.iter().filter_map(|usage| usage.next(&words)) {
+        let (word, names) = match next {
+            "NAME" | "[NAME]" => (None, names),
+            place if is_place(place) => (None, [].as_slice()),
+            word => (Some(word), [].as_slice()),
+        };
         for candidate in word.into_iter().chain(names.iter().map(|name| &**name)) {
             if candidate.starts_with(begun) && !found.contains(&candidate) {
                 found.push(candidate);
@@ -254,7 +269,7 @@ mod tests {
     #[test]
     fn an_unknown_command_points_to_help() {
         assert_eq!(answer("ls -l"), "no command is called ls -l; 'help' lists them\n");
-        assert_eq!(answer("help ls"), "no command is called ls; 'help' lists them\n");
+        assert_eq!(answer("help ls"), "usage: help\n");
     }
 
     #[test]
@@ -263,7 +278,6 @@ mod tests {
         assert_eq!(help.lines().count(), USAGES.len());
         assert!(help.starts_with("  vm list          all VMs: state, CPU time, memory, exits\n"), "{help}");
         assert!(help.lines().all(|line| line.len() < 80), "{help}");
-        assert_eq!(answer("help vm stop"), "  vm stop NAME     end a VM, at once\n");
         assert!(USAGES.iter().all(|usage| usage.form.len() <= FORM_WIDTH));
     }
 

@@ -18,7 +18,7 @@ use core::fmt;
 use editline::{History, LineBuffer};
 
 pub use command::{Command, Name, unknown_vm};
-use command::{Line, completions};
+use command::{Line, completions, last_word};
 use keys::{Key, Keys};
 
 const BANNER: &str = "The monitor: 'help' lists its commands, Ctrl-] goes back.\n";
@@ -184,7 +184,7 @@ impl Shell {
     /// Completes the word before the cursor as far as there is one way, or lists the ways.
     fn complete(&mut self, out: &mut dyn FnMut(u8)) {
         let begun = self.text().get(..self.line.cursor_pos()).unwrap_or_default();
-        let typed = begun.len() - begun.rfind(' ').map_or(0, |space| space + 1);
+        let typed = last_word(begun).1.len();
         let found = completions(begun, &self.names);
         let Some(first) = found.first() else { return out(BELL) };
         let common = found.iter().fold(*first, |common, word| shared_start(common, word));
