@@ -2,11 +2,11 @@
 //!
 //! Not here: what counts them.
 
-use alloc::string::{String, ToString};
-use alloc::vec::Vec;
+use alloc::string::String;
+
+use vocabulary::addr::sorted;
 
 use super::table::{Column, Table};
-use super::tenths;
 
 /// What the cost of exits is measured in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,31 +31,32 @@ pub struct ExitRow<'a> {
 /// Lists kinds of exit, the dearest first, and all of them together; those that did not happen are left out.
 #[must_use]
 pub fn exits(rows: &[ExitRow<'_>], cost: Cost) -> String {
-    let title = match cost {
-        Cost::Instructions => "INSTRUCTIONS",
-        Cost::Ticks => "TICKS",
-    };
-    let mut table = Table::new([
+    const TICKS: [Column; 4] =
+        [Column::Left("EXITS BY"), Column::Right("COUNT"), Column::Right("TICKS"), Column::Right("EACH")];
+    const INSTRUCTIONS: [Column; 4] = [
         Column::Left("EXITS BY"),
         Column::Right("COUNT"),
-        Column::Right(title),
+        Column::Right("INSTRUCTIONS"),
         Column::Right("EACH"),
-    ]);
-    let mut rows: Vec<ExitRow<'_>> = rows.iter().filter(|row| row.count != 0).copied().collect();
-    rows.sort_by_key(|row| core::cmp::Reverse((row.cost, row.count)));
-    let all = rows.iter().fold(ExitRow { name: "all", count: 0, cost: 0 }, |all, row| ExitRow {
-        name: all.name,
-        count: all.count.saturating_add(row.count),
-        cost: all.cost.saturating_add(row.cost),
+    ];
+    let mut table = Table::new(match cost {
+        Cost::Instructions => &INSTRUCTIONS,
+        Cost::Ticks => &TICKS,
     });
-    for row in rows.iter().chain([&all]) {
-        let each = row.cost.saturating_mul(10).checked_div(row.count);
-        table.add([
-            row.name.into(),
-            row.count.to_string(),
-            row.cost.to_string(),
-            each.map_or("-".into(), tenths),
-        ]);
+    let mut all = ExitRow { name: "all", count: 0, cost: 0 };
+    for row in sorted(rows, |row| u64::MAX - row.cost).iter().filter(|row| row.count != 0) {
+        all.count = all.count.saturating_add(row.count);
+        all.cost = all.cost.saturating_add(row.cost);
+        add(&mut table, row);
     }
+    add(&mut table, &all);
     table.write()
+}
+
+fn add(table: &mut Table, row: &ExitRow<'_>) {
+    table.word(row.name).number(row.count).number(row.cost);
+    match row.cost.saturating_mul(10).checked_div(row.count) {
+        Some(each) => table.tenths(each),
+        None => table.word("-"),
+    };
 }

@@ -6,8 +6,7 @@ mod exits;
 mod map;
 mod table;
 
-use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 
 use vocabulary::ids::{PcpuId, VcpuId};
 use vocabulary::share::{Class, Share};
@@ -73,7 +72,7 @@ pub struct VmStatus<'a> {
 /// Lists VMs.
 #[must_use]
 pub fn list(vms: &[VmStatus<'_>]) -> String {
-    let mut table = Table::new([
+    let mut table = Table::new(&[
         Column::Right("#"),
         Column::Left("NAME"),
         Column::Left("STATE"),
@@ -85,21 +84,20 @@ pub fn list(vms: &[VmStatus<'_>]) -> String {
         Column::Right("CAP%"),
     ]);
     for vm in vms {
-        let share = match vm.share.class {
-            Class::RealTime { priority } => format!("priority {priority}"),
-            Class::Shared { weight } => format!("weight {weight}"),
+        table
+            .number(vm.number.into())
+            .word(vm.name)
+            .word(vm.standing.name())
+            .cell(format_args!("{}", vm.vcpus));
+        table.tenths(vm.cpu_permille.into()).number(vm.memory_bytes >> 20).number(vm.exits_per_second);
+        match vm.share.class {
+            Class::RealTime { priority } => table.cell(format_args!("priority {priority}")),
+            Class::Shared { weight } => table.cell(format_args!("weight {weight}")),
         };
-        table.add([
-            vm.number.to_string(),
-            vm.name.into(),
-            vm.standing.name().into(),
-            vm.vcpus.to_string(),
-            tenths(vm.cpu_permille.into()),
-            (vm.memory_bytes >> 20).to_string(),
-            vm.exits_per_second.to_string(),
-            share,
-            vm.share.cap_percent.map_or("-".into(), |cap| cap.to_string()),
-        ]);
+        match vm.share.cap_percent {
+            Some(cap) => table.number(cap.into()),
+            None => table.word("-"),
+        };
     }
     table.write()
 }
@@ -122,7 +120,7 @@ pub struct CpuStatus<'a> {
 /// Lists physical CPUs.
 #[must_use]
 pub fn cpus(cpus: &[CpuStatus<'_>]) -> String {
-    let mut table = Table::new([
+    let mut table = Table::new(&[
         Column::Right("CPU"),
         Column::Left("RUNS"),
         Column::Right("QUEUED"),
@@ -130,13 +128,13 @@ pub fn cpus(cpus: &[CpuStatus<'_>]) -> String {
         Column::Right("BUSY%"),
     ]);
     for cpu in cpus {
-        table.add([
-            cpu.pcpu.0.to_string(),
-            cpu.running.map_or("idle".into(), |(vm, vcpu)| format!("{vm}/{}", vcpu.0)),
-            cpu.queued.to_string(),
-            cpu.members.to_string(),
-            tenths(cpu.busy_permille.into()),
-        ]);
+        table.number(cpu.pcpu.0.into());
+        match cpu.running {
+            Some((vm, vcpu)) => table.cell(format_args!("{vm}/{}", vcpu.0)),
+            None => table.word("idle"),
+        };
+        table.cell(format_args!("{}", cpu.queued)).cell(format_args!("{}", cpu.members));
+        table.tenths(cpu.busy_permille.into());
     }
     table.write()
 }
@@ -157,13 +155,13 @@ pub struct MemStatus<'a> {
 /// Says whose memory is whose.
 #[must_use]
 pub fn mem(memory: &MemStatus<'_>) -> String {
-    let mut table = Table::new([Column::Left("WHOSE"), Column::Right("MIB")]);
-    let vms = memory.vms.iter().map(|(vm, bytes)| (format!("vm {vm}"), *bytes));
-    let own = [("hypervisor".into(), memory.hypervisor_bytes)];
-    let rest = [("free".into(), memory.free_bytes), ("all".into(), memory.total_bytes)];
-    for (whose, bytes) in own.into_iter().chain(vms).chain(rest) {
-        table.add([whose, tenths(tenths_of_mib(bytes))]);
+    let mut table = Table::new(&[Column::Left("WHOSE"), Column::Right("MIB")]);
+    table.word("hypervisor").tenths(tenths_of_mib(memory.hypervisor_bytes));
+    for (vm, bytes) in memory.vms {
+        table.cell(format_args!("vm {vm}")).tenths(tenths_of_mib(*bytes));
     }
+    table.word("free").tenths(tenths_of_mib(memory.free_bytes));
+    table.word("all").tenths(tenths_of_mib(memory.total_bytes));
     table.write()
 }
 
@@ -171,11 +169,6 @@ pub fn mem(memory: &MemStatus<'_>) -> String {
 fn tenths_of_mib(bytes: u64) -> u64 {
     const KIB: u64 = 10;
     ((bytes >> KIB).saturating_mul(10) + 512) >> KIB
-}
-
-/// Writes a number of tenths.
-fn tenths(number: u64) -> String {
-    format!("{}.{}", number / 10, number % 10)
 }
 
 #[cfg(test)]
