@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-export BOARD GUEST KERNEL INITRD CPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
+export BOARD GUEST KERNEL INITRD CPUS PCPUS MEM GIC CPU QEMU_ARGS QUIET LOG ONLY LIMIT
 export BUNDLE DTB FIRMWARE LOADER NET SERIAL BAUD POWER LAB
 # APPEND= (nothing) is an answer too: the kernel's own log, not the default `quiet`.
 ifneq ($(origin APPEND),undefined)
@@ -42,10 +42,13 @@ help: ## List what make can do
 #|   BOARD=virt|rpi4     QEMU's virt, or its Raspberry Pi 4: cortex-a72, GICv2, 4 CPUs and 2 GiB (virt)
 #|   GUEST=linux|hello   Debian to a shell (default), or the tiny kernel that is built into the image
 #|                       several VMs: GUEST=hello,linux,linux; CPUS (1) and MEM (128M) are then those of each
+#|                       one that differs says so: GUEST=hello,linux:cpus=2:mem=256M:weight=200; there are cpus mem
+#|                       name weight=1..10000 priority=0..31 cap=1..100 (%) on=0+1 (CPUs) crash=stop|reset|hold
 #|   KERNEL=path         your own instead: arm64 Image, gzipped Image, ELF, or raw binary (at RAM base + 0x80000)
 #|   INITRD=path         its initial ramdisk
 #|   APPEND="..."        its command line
-#|   CPUS=n              vCPUs, one per physical CPU: 1 to 8 (4)
+#|   CPUS=n              vCPUs: 1 to 8 (4)
+#|   PCPUS=n             physical CPUs of the board: 1 to 16 (one for each vCPU; with several VMs at most 4)
 #|   MEM=size            its RAM: 512M, 1G or bytes, a multiple of 2 MiB (512M)
 #|   GIC=2|3             interrupt controller of board and VM (3)
 #|   CPU=model           QEMU's name for it: cortex-a53, cortex-a72, neoverse-n1, max, ... (cortex-a72)

@@ -22,7 +22,7 @@ extern crate alloc;
 
 pub use platform;
 pub use shell;
-pub use vocabulary::{addr, ids, share};
+pub use vocabulary::{addr, ids, registers, share};
 
 pub mod allocator;
 pub mod dispatcher;

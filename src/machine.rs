@@ -4,13 +4,15 @@
 
 use crate::addr::{GuestVa, Ipa, Pa};
 use crate::dispatcher::traps::Grants;
-use crate::ids::{IntId, PcpuId, Ticks, VmId};
+use crate::ids::{IntId, Ticks, VcpuId, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{ListRegisters, State};
 use crate::interpreter::inject::{El1, Entry, Features};
 use crate::interpreter::translation::{Attempt, Stages};
 use crate::interpreter::walk::Stage1;
 use crate::interpreter::watchpoint::Watchpoints;
+use crate::vcpu::Vcpu;
+use crate::vm::Post;
 use instructions::Vectors;
 
 /// The physical CPU under the running vCPU.
@@ -61,8 +63,14 @@ pub trait Machine {
     /// Makes a physical interrupt inactive that the guest will not deactivate any more.
     fn deactivate(&mut self, intid: IntId);
 
-    /// Makes another physical CPU leave its guest and look at its requests.
-    fn kick(&mut self, pcpu: PcpuId);
+    /// Makes a vCPU look at its post: kicks the CPU that runs it, or wakes it. One that rests will look by itself.
+    fn summon(&mut self, post: &Post);
+
+    /// Lets a vCPU begin that PSCI turned on.
+    fn turn_on(&mut self, vm: VmId, vcpu: VcpuId);
+
+    /// Loads the vCPU's SIMD&FP registers, which no longer trap.
+    fn give_floating_point(&mut self, vcpu: &mut Vcpu);
 
     /// Makes the hypervisor's timer of this CPU fire at `deadline`, or never.
     fn set_deadline(&mut self, deadline: Option<Ticks>);

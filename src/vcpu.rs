@@ -1,7 +1,9 @@
 //! One virtual CPU: registers and run state, plain data.
 //!
-//! Not here: EL1 system registers. A vCPU that owns its physical CPU keeps them in the hardware.
+//! Not here: moving registers between a vCPU and the CPU that runs it. While it runs, the CPU has those in [`World`].
 //! Follows Arm ARM DDI 0487K.a, B1.2 (general-purpose registers) and C5.2.19 (SPSR_EL2).
+
+use alloc::boxed::Box;
 
 use crate::addr::GuestVa;
 use crate::dispatcher::cause::CLASSES;
@@ -10,7 +12,8 @@ use crate::ids::{Gpr, VcpuId};
 use crate::interpreter::device::ptimer::PhysicalTimer;
 use crate::interpreter::device::vgic::ListRegisters;
 use crate::interpreter::translation::Attempt;
-use instructions::Exclusive;
+use crate::registers::{Debug, El1, Keys, Monitors, Opening};
+use instructions::{Exclusive, Vectors};
 
 /// PSTATE after a reset or PSCI CPU_ON: EL1 with SP_EL1, D, A, I and F masked (Arm DEN 0022F, 6.4.3).
 const PSTATE_AT_START: u64 = 0b1111 << 6 | 0b0101;
@@ -162,6 +165,116 @@ impl Default for Exits {
     }
 }
 
+/// SIMD&FP registers.
+#[repr(C, align(16))]
+#[derive(Debug)]
+pub struct FloatingPoint {
+    /// V0 to V31.
+    pub vectors: Vectors,
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// The CPU interface of the guest's interrupt controller, but for the list registers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CpuInterface {
+    /// ICH_VMCR_EL2 or GICH_VMCR: what of its registers the guest can write.
+    pub control: u32,
+    /// `ICH_AP0R<n>_EL2`: active priorities of Group 0. The first is GICH_APR of a GICv2.
+    pub active_group0: [u32; 4],
+    /// `ICH_AP1R<n>_EL2`: active priorities of Group 1.
+    pub active_group1: [u32; 4],
+    /// ICC_SRE_EL1 of a GICv3.
+    pub sre_el1: u64,
+}
+
+impl CpuInterface {
+    /// Groups off and PMR 0, as after a reset; system registers, where there is a choice.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { control: 0, active_group0: [0; 4], active_group1: [0; 4], sre_el1: 0b111 }
+    }
+}
+
+impl Default for CpuInterface {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Debug registers of a vCPU that was granted them.
+#[derive(Clone, Debug, Default)]
+pub struct DebugWorld {
+    /// Those that every CPU has.
+    pub common: Debug,
+    /// `DBGBVR<n>_EL1` and `DBGBCR<n>_EL1`.
+    pub breakpoints: [(u64, u64); 16],
+    /// `DBGWVR<n>_EL1` and `DBGWCR<n>_EL1`.
+    pub watchpoints: [(u64, u64); 16],
+    /// OSLSR_EL1.OSLK.
+    pub is_locked: bool,
+    /// DBGCLAIMCLR_EL1: the claim tags.
+    pub claim: u64,
+}
+
+/// Performance monitors of a vCPU that was granted them.
+#[derive(Clone, Debug, Default)]
+pub struct MonitorWorld {
+    /// Those that every CPU has.
+    pub common: Monitors,
+    /// PMCNTENSET_EL0: which counters count.
+    pub enabled: u64,
+    /// PMINTENSET_EL1: which interrupt.
+    pub interrupting: u64,
+    /// PMOVSSET_EL0: which have overflowed.
+    pub overflowed: u64,
+    /// `PMEVCNTR<n>_EL0` and `PMEVTYPER<n>_EL0`.
+    pub counters: [(u64, u64); 31],
+}
+
+/// What a CPU has of a vCPU while it runs it, in registers; and the vCPU itself while it does not run.
+#[derive(Debug)]
+pub struct World {
+    /// EL1 and EL0.
+    pub el1: El1,
+    /// What opens EL1.
+    pub opening: Opening,
+    /// Pointer authentication.
+    pub keys: Keys,
+    /// The interrupt controller's CPU interface.
+    pub interface: CpuInterface,
+    /// HCR_EL2.VSE: a virtual SError is pending.
+    pub has_serror: bool,
+    /// VDISR_EL2: what the guest reads as DISR_EL1.
+    pub disr_el1: u64,
+    /// SIMD&FP registers, also while the vCPU runs, until it uses them.
+    pub floating_point: FloatingPoint,
+    /// Debug registers, once the vCPU was switched after it got them.
+    pub debug: Option<Box<DebugWorld>>,
+    /// Performance monitors, likewise.
+    pub monitors: Option<Box<MonitorWorld>>,
+}
+
+impl World {
+    /// Returns the registers as a reset leaves them; SCTLR_EL1 as given.
+    #[must_use]
+    pub fn at_reset(sctlr_el1: u64) -> Self {
+        Self {
+            el1: El1::default(),
+            opening: Opening { sctlr_el1, ..Opening::default() },
+            keys: Keys::default(),
+            interface: CpuInterface::new(),
+            has_serror: false,
+            disr_el1: 0,
+            floating_point: FloatingPoint { vectors: Vectors([0; 512]), fpcr: 0, fpsr: 0 },
+            debug: None,
+            monitors: None,
+        }
+    }
+}
+
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
@@ -182,6 +295,12 @@ pub struct Vcpu {
     pub device_page: Option<GuestVa>,
     /// Exit counts.
     pub exits: Exits,
+    /// Registers that the CPU has while it runs the vCPU.
+    pub world: World,
+    /// The CPU has the vCPU's SIMD&FP registers, and its first use of them no longer traps.
+    pub has_floating_point: bool,
+    /// Private physical interrupts that are let through for it, one bit for each INTID.
+    pub heard: u32,
 }
 
 impl Vcpu {
@@ -197,12 +316,19 @@ impl Vcpu {
             monitor: None,
             device_page: None,
             exits: Exits::new(),
+            world: World::at_reset(0),
+            has_floating_point: false,
+            heard: 0,
         }
     }
 
-    /// Gives the vCPU the state of a CPU that starts; exit counts go on.
-    pub fn start(&mut self, entry: u64, context: u64) {
+    /// Gives the vCPU the state of a CPU that starts, with `sctlr_el1` in that register; exit counts go on.
+    pub fn start(&mut self, entry: u64, context: u64, sctlr_el1: u64) {
         self.frame = Frame::at_start(entry, context);
+        self.lists = ListRegisters::new(self.lists.count);
+        self.world = World::at_reset(sctlr_el1);
+        self.has_floating_point = false;
+        self.heard = 0;
         self.physical_timer = PhysicalTimer::new();
         self.granted = Grants::NONE;
         self.device_page = None;

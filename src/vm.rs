@@ -1,11 +1,11 @@
 //! One virtual machine: what its vCPUs share.
 //!
-//! Not here: the vCPUs themselves. Each belongs to the physical CPU that runs it; others reach it by a
-//! request and a kick.
+//! Not here: the vCPUs themselves. Each is in the run queue of a physical CPU, or rests; others reach it by a request in
+//! its [`Post`].
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 
@@ -24,9 +24,9 @@ pub struct Requests(u32);
 impl Requests {
     /// Plan the list registers anew.
     pub const PLAN: Self = Self(1);
-    /// Leave the guest: the VM is being stopped or reset.
+    /// Leave the guest: the VM is being stopped, paused or reset.
     pub const PARK: Self = Self(1 << 1);
-    /// Start: PSCI turned the vCPU on.
+    /// Begin: the vCPU was turned on and has not run yet.
     pub const START: Self = Self(1 << 2);
 
     /// Tells whether `other` is among them.
@@ -34,31 +34,96 @@ impl Requests {
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// Tells whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Where a vCPU is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// On no CPU: it is off, or its VM does not run.
+    Resting,
+    /// Between two CPUs, for a moment.
+    Moving,
+    /// In the run queue of a physical CPU, in this slot.
+    At(PcpuId, u32),
+}
+
+impl Place {
+    const RESTING: u32 = u32::MAX;
+    const MOVING: u32 = u32::MAX - 1;
+    const SLOT_BITS: u32 = 24;
+    const SLOT: u32 = (1 << Self::SLOT_BITS) - 1;
+
+    fn code(self) -> u32 {
+        match self {
+            Self::Resting => Self::RESTING,
+            Self::Moving => Self::MOVING,
+            Self::At(pcpu, slot) => u32::from(pcpu.0) << Self::SLOT_BITS | slot & Self::SLOT,
+        }
+    }
+
+    fn from_code(code: u32) -> Self {
+        let [pcpu, ..] = code.to_be_bytes();
+        match code {
+            Self::RESTING => Self::Resting,
+            Self::MOVING => Self::Moving,
+            _ => Self::At(PcpuId(pcpu), code & Self::SLOT),
+        }
+    }
 }
 
 /// Where other CPUs leave word for a vCPU.
 #[derive(Debug)]
 pub struct Post {
-    /// The physical CPU that the vCPU runs on.
-    pub pcpu: PcpuId,
     requests: AtomicU32,
+    place: AtomicU32,
 }
 
 impl Post {
-    /// Makes an empty post.
+    /// Makes the empty post of a vCPU that rests.
     #[must_use]
-    pub const fn new(pcpu: PcpuId) -> Self {
-        Self { pcpu, requests: AtomicU32::new(0) }
+    pub const fn new() -> Self {
+        Self { requests: AtomicU32::new(0), place: AtomicU32::new(Place::RESTING) }
     }
 
-    /// Leaves a request; the poster kicks `pcpu` afterwards.
+    /// Leaves a request; [`Machine::summon`] makes the vCPU look.
     pub fn leave(&self, request: Requests) {
         self.requests.fetch_or(request.0, Ordering::Release);
     }
 
     /// Takes all requests.
+    #[inline]
     pub fn take(&self) -> Requests {
         Requests(self.requests.swap(0, Ordering::Acquire))
+    }
+
+    /// Tells whether a request waits.
+    #[inline]
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Acquire) != 0
+    }
+
+    /// Returns where the vCPU is. Who needs it to stay there holds the lock of that CPU's run queue, and asks again.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place::from_code(self.place.load(Ordering::Acquire))
+    }
+
+    /// Says where the vCPU is from now on; the caller holds the lock of the run queue that it is in, or was in.
+    pub fn set_place(&self, place: Place) {
+        self.place.store(place.code(), Ordering::Release);
+    }
+}
+
+impl Default for Post {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -95,6 +160,12 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Tells whether a physical interrupt is that of a device which the VM was given.
+    #[must_use]
+    pub fn has(&self, physical: IntId) -> bool {
+        self.devices.iter().any(|(own, _)| *own == physical)
+    }
+
     /// Lists the interrupts that a vCPU raises itself.
     pub fn private_lines(&self) -> impl Iterator<Item = IntId> {
         [self.virtual_timer, self.physical_timer].into_iter().chain(self.performance_monitors)
@@ -106,12 +177,28 @@ impl Layout {
 pub enum State {
     /// Its vCPUs run, or are off by PSCI.
     Running,
-    /// It asked for a reset; its vCPUs gather.
+    /// Its vCPUs rest until somebody lets it go on.
+    Paused,
+    /// It gets the machine as new, once its vCPUs rest.
     Resetting,
-    /// It ended by itself; its vCPUs gather.
+    /// It ended by itself.
     Off,
-    /// It could not go on; its vCPUs gather.
+    /// It could not go on.
     Crashed,
+}
+
+impl State {
+    const ALL: [Self; 5] = [Self::Running, Self::Paused, Self::Resetting, Self::Off, Self::Crashed];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Running => 0,
+            Self::Paused => 1,
+            Self::Resetting => 2,
+            Self::Off => 3,
+            Self::Crashed => 4,
+        }
+    }
 }
 
 /// A virtual machine.
@@ -133,13 +220,11 @@ pub struct Vm {
     pub power: Mutex<Power>,
     /// Where to leave word for each vCPU.
     pub posts: Vec<Post>,
-    parked: AtomicU32,
     /// Exits of all vCPUs that have stopped.
     pub exits: AtomicU64,
     /// Classes of exit already reported: one bit for each ESR_EL2.EC.
     pub reported: AtomicU64,
-    /// Epoch above [`State::BITS`], state below: who reads one of them gets the other of the same moment.
-    standing: AtomicU32,
+    state: AtomicU8,
 }
 
 /// What a [`Vm`] is made of.
@@ -158,36 +243,15 @@ pub struct Parts {
     pub uarts: Vec<Uart>,
     /// See [`Vm::power`].
     pub power: Power,
-    /// The physical CPU of each vCPU.
-    pub pcpus: Vec<PcpuId>,
-}
-
-impl State {
-    const ALL: [Self; 4] = [Self::Running, Self::Resetting, Self::Off, Self::Crashed];
-
-    /// Width of [`State::code`].
-    const BITS: u32 = 2;
-    const CODE: u32 = (1 << Self::BITS) - 1;
-
-    fn from_code(code: u32) -> Self {
-        Self::ALL.into_iter().find(|state| state.code() == code & Self::CODE).unwrap_or(Self::Crashed)
-    }
-
-    const fn code(self) -> u32 {
-        match self {
-            Self::Running => 0,
-            Self::Resetting => 1,
-            Self::Off => 2,
-            Self::Crashed => 3,
-        }
-    }
+    /// How many vCPUs it has.
+    pub vcpus: usize,
 }
 
 impl Vm {
     /// Puts the parts together; the VM is running.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { id, name, processor, layout, vgic, uarts, power, pcpus } = parts;
+        let Parts { id, name, processor, layout, vgic, uarts, power, vcpus } = parts;
         Self {
             id,
             name,
@@ -196,60 +260,31 @@ impl Vm {
             vgic: Mutex::new(vgic),
             uarts,
             power: Mutex::new(power),
-            posts: pcpus.into_iter().map(Post::new).collect(),
-            parked: AtomicU32::new(0),
+            posts: (0..vcpus).map(|_| Post::new()).collect(),
             exits: AtomicU64::new(0),
             reported: AtomicU64::new(0),
-            standing: AtomicU32::new(1 << State::BITS | State::Running.code()),
+            state: AtomicU8::new(State::Running.code()),
         }
     }
 
     /// Returns what is becoming of the VM.
     #[must_use]
     pub fn state(&self) -> State {
-        self.standing().0
+        let code = self.state.load(Ordering::Acquire);
+        State::ALL.into_iter().find(|state| state.code() == code).unwrap_or(State::Crashed)
     }
 
-    /// Returns what is becoming of the VM and in which epoch: 1 after its start, one more for each reset.
-    ///
-    /// Both are of one moment. With the state of one epoch and the number of the next, a vCPU would count itself as
-    /// stopped in an epoch in which it is about to run.
-    #[must_use]
-    pub fn standing(&self) -> (State, u32) {
-        let standing = self.standing.load(Ordering::Acquire);
-        (State::from_code(standing), standing >> State::BITS)
+    /// Says what is becoming of the VM. Callers take turns: they hold the lock of who of its vCPUs rests.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state.code(), Ordering::Release);
     }
 
-    /// Ends or resets the VM. `true` for the one caller whose word counts: it gathers the vCPUs.
-    #[must_use]
-    pub fn leave_running(&self, next: State) -> bool {
-        let leave = |standing: u32| {
-            (State::from_code(standing) == State::Running).then_some(standing & !State::CODE | next.code())
-        };
-        self.standing.fetch_update(Ordering::AcqRel, Ordering::Acquire, leave).is_ok()
-    }
-
-    /// Counts a vCPU that has stopped, with the exits it had since it started.
-    pub fn parked(&self, exits: u64) {
+    /// Counts exits of a vCPU that has stopped.
+    pub fn add_exits(&self, exits: u64) {
         self.exits.fetch_add(exits, Ordering::Relaxed);
-        self.parked.fetch_add(1, Ordering::Release);
     }
 
-    /// Tells whether every vCPU has stopped.
-    #[must_use]
-    pub fn is_gathered(&self) -> bool {
-        usize::try_from(self.parked.load(Ordering::Acquire)).is_ok_and(|parked| parked >= self.posts.len())
-    }
-
-    /// Lets the VM run again after a reset.
-    pub fn run_again(&self) {
-        self.parked.store(0, Ordering::Relaxed);
-        let (_, epoch) = self.standing();
-        let next = epoch.wrapping_add(1) << State::BITS | State::Running.code();
-        self.standing.store(next, Ordering::Release);
-    }
-
-    /// Leaves `request` for each of `vcpus` and makes their physical CPUs look.
+    /// Leaves `request` for each of `vcpus` and makes them look.
     #[inline]
     pub fn notify(&self, vcpus: VcpuSet, request: Requests, machine: &mut impl Machine) {
         if !vcpus.is_empty() {
@@ -262,7 +297,7 @@ impl Vm {
         for (number, post) in (0_u8..).zip(&self.posts) {
             if vcpus.contains(VcpuId(number)) {
                 post.leave(request);
-                machine.kick(post.pcpu);
+                machine.summon(post);
             }
         }
     }
@@ -332,29 +367,29 @@ mod tests {
             vgic: Vgic::new(GicVersion::V3, &[boot], MAX_SPIS),
             uarts: Vec::new(),
             power: Power::new([boot], VcpuId(0), start).unwrap(),
-            pcpus: [PcpuId(0)].into(),
+            vcpus: 1,
         })
     }
 
     #[test]
-    fn the_first_to_end_a_vm_decides_how() {
+    fn every_state_is_read_as_it_was_set() {
         let vm = vm();
-        assert_eq!(vm.standing(), (State::Running, 1));
-        assert!(vm.leave_running(State::Resetting));
-        assert!(!vm.leave_running(State::Off));
-        assert_eq!(vm.standing(), (State::Resetting, 1));
+        assert_eq!(vm.state(), State::Running);
+        for state in State::ALL {
+            vm.set_state(state);
+            assert_eq!(vm.state(), state);
+        }
     }
 
     #[test]
-    fn a_reset_begins_the_next_epoch_with_nobody_parked() {
-        let vm = vm();
-        assert!(vm.leave_running(State::Resetting));
-        vm.parked(3);
-        assert!(vm.is_gathered());
-        vm.run_again();
-        assert_eq!(vm.standing(), (State::Running, 2));
-        assert!(!vm.is_gathered());
-        assert!(vm.leave_running(State::Crashed));
-        assert_eq!(vm.standing(), (State::Crashed, 2));
+    fn a_place_survives_its_encoding() {
+        let post = Post::new();
+        assert_eq!(post.place(), Place::Resting);
+        for place in
+            [Place::At(PcpuId(0), 0), Place::At(PcpuId(63), 0xff_fffd), Place::Moving, Place::Resting]
+        {
+            post.set_place(place);
+            assert_eq!(post.place(), place);
+        }
     }
 }

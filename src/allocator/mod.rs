@@ -9,6 +9,7 @@ use crate::ids::VmId;
 pub mod devices;
 pub mod frames;
 pub mod interrupts;
+pub mod scheduler;
 pub mod stage1;
 pub mod stage2;
 pub mod tables;

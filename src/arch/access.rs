@@ -85,11 +85,16 @@ pub fn ram(frames: &Mutex<Frames>, owner: VmId, at: Pa, width: Width, write: Opt
     Some(value)
 }
 
-/// Reads the guest's SIMD&FP registers.
+/// Reads the SIMD&FP registers of the guest, which has used them: they are in the CPU, and CPTR_EL2 does not trap them.
 pub fn vectors() -> Vectors {
     let mut vectors = Vectors([0; 512]);
-    // SAFETY: stores 512 bytes, the size of `Vectors`, into it. Its registers are the guest's, and CPTR_EL2 does not
-    // trap them: the guest has just used one.
+    save_vectors(&mut vectors);
+    vectors
+}
+
+/// Reads the SIMD&FP registers, which CPTR_EL2 does not trap.
+pub fn save_vectors(to: &mut Vectors) {
+    // SAFETY: stores 512 bytes, the size of `Vectors`, into it.
     unsafe {
         asm!(
             ".arch_extension fp", ".arch_extension simd",
@@ -98,10 +103,9 @@ pub fn vectors() -> Vectors {
             "stp q14, q15, [{at}, #224]", "stp q16, q17, [{at}, #256]", "stp q18, q19, [{at}, #288]",
             "stp q20, q21, [{at}, #320]", "stp q22, q23, [{at}, #352]", "stp q24, q25, [{at}, #384]",
             "stp q26, q27, [{at}, #416]", "stp q28, q29, [{at}, #448]", "stp q30, q31, [{at}, #480]",
-            at = in(reg) &raw mut vectors, options(nostack),
+            at = in(reg) &raw mut *to, options(nostack),
         );
     }
-    vectors
 }
 
 /// Writes the guest's SIMD&FP registers. No VM is shown SVE, whose registers would lose their upper parts.

@@ -26,6 +26,7 @@ use super::percpu::{CPU_AREAS, MAX_PCPUS, Pcpu};
 use super::power::{self, Off};
 use super::sysreg::read_sysreg;
 use super::timer::Deadlines;
+use super::world::Left;
 use super::{guest, heap, memory};
 
 /// RAM that the heap gets beside what the image brings along.
@@ -369,7 +370,9 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
             }
         }
     };
-    guest::vacate(); // a reset leaves EL1's registers and VTTBR_EL2 unknown
+    guest::close_el1(); // a reset leaves EL1's registers and VTTBR_EL2 unknown
+    guest::vacate();
+    guest::take_control(&monitor.controls);
     let id = PcpuId(number as u8);
     let area = &CPU_AREAS[number];
     let cpu = Box::into_raw(Box::new(Pcpu {
@@ -380,6 +383,7 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
         timer: Deadlines::new(), // a reset leaves it unknown, and its interrupt goes on
         monitor,
         has_old_serror: read_sysreg!("isr_el1") & ISR_A != 0,
+        left: Left::new(),
         guest: None,
     }));
     TPIDR_EL2.set(cpu.expose_provenance() as u64); // the vectors give it to each handler

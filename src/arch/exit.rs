@@ -56,8 +56,8 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     // At once, and before any deactivation: it stays active, so it cannot come again (Arm IHI 0069H, 4.1.1).
     cpu.gic.drop_priority(interrupt);
     let source = cpu.monitor.source_of(interrupt.intid());
-    if source == Source::HypervisorTimer && cpu.timer.has_lines() {
-        cpu.timer.keep_lines(console::write_kept_lines());
+    if source == Source::HypervisorTimer {
+        hypervisor_timer(cpu);
     }
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     let disposition = match (source, &mut cpu.guest) {
@@ -65,8 +65,14 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
             cpu.monitor.receive(&mut machine);
             Disposition::End
         }
+        (Source::Device(intid), guest)
+            if !guest.as_ref().is_some_and(|guest| guest.tenant.vm.layout.has(intid)) =>
+        {
+            cpu.monitor.device(intid, &mut machine)
+        }
+        // The line may have gone down since the vCPU before this one left the CPU.
+        (Source::VirtualTimer, _) if !is_virtual_timer_up() => Disposition::End,
         (_, Some(Guest { vcpu, tenant, .. })) => interrupts::physical(source, vcpu, &tenant.vm, &mut machine),
-        (Source::Device(_), None) => Disposition::Silence,
         (_, None) => Disposition::End,
     };
     if disposition == Disposition::Silence && !interrupt.intid().is_sgi() {
@@ -82,6 +88,22 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         watch(cpu);
     }
     true
+}
+
+/// Does what EL2's timer fired for, but for the guest's emulated timer.
+fn hypervisor_timer(cpu: &Pcpu) {
+    if cpu.timer.is_schedule_due() {
+        cpu.monitor.call(cpu.id);
+        cpu.timer.set_schedule(None); // until the run queue was looked at
+    }
+    if cpu.timer.has_lines() {
+        cpu.timer.keep_lines(console::write_kept_lines());
+    }
+}
+
+/// Tells whether the virtual timer of the vCPU in this CPU asks for its interrupt: ENABLE and ISTATUS without IMASK.
+fn is_virtual_timer_up() -> bool {
+    read_sysreg!("cntv_ctl_el0") & 0b111 == 0b101
 }
 
 /// Watches the guest while it has a physical interrupt to end, see [`super::gic::Gic::wants_watch`].

@@ -8,7 +8,7 @@ use aarch64_cpu::registers::{HCR_EL2, Readable, Writeable};
 use instructions::Vectors;
 use trapeze::addr::{GuestVa, Ipa, Pa};
 use trapeze::dispatcher::traps::Grants;
-use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
+use trapeze::ids::{IntId, Ticks, VcpuId, VmId};
 use trapeze::interpreter::cache::CacheGeometry;
 use trapeze::interpreter::device::Width;
 use trapeze::interpreter::device::vgic::{ListRegisters, State};
@@ -17,15 +17,15 @@ use trapeze::interpreter::translation::{Attempt, Stages};
 use trapeze::interpreter::walk::Stage1;
 use trapeze::interpreter::watchpoint::Watchpoints;
 use trapeze::machine::Machine;
+use trapeze::vcpu::Vcpu;
+use trapeze::vm::Post;
 
 use super::gic::Gic;
+use super::guest::HCR_VSE;
 use super::monitor::Monitor;
 use super::sysreg::{isb, read_sysreg, write_sysreg};
 use super::timer::Deadlines;
-use super::{access, console, guest, tenant, timer};
-
-/// HCR_EL2.VSE.
-const HCR_VSE: u64 = 1 << 8;
+use super::{access, console, granted, guest, lifecycle, tenant, timer, world};
 
 /// The CPU that runs this, as the monitor sees it.
 pub struct Hardware<'a> {
@@ -100,7 +100,7 @@ impl Machine for Hardware<'_> {
     }
 
     fn watchpoints(&self) -> Watchpoints {
-        guest::watchpoints()
+        granted::watchpoints()
     }
 
     fn splits_deactivation(&self) -> bool {
@@ -119,8 +119,16 @@ impl Machine for Hardware<'_> {
         self.gic.deactivate(intid);
     }
 
-    fn kick(&mut self, pcpu: PcpuId) {
-        self.monitor.kick(self.gic, pcpu);
+    fn summon(&mut self, post: &Post) {
+        self.monitor.summon(self.gic, post);
+    }
+
+    fn turn_on(&mut self, vm: VmId, vcpu: VcpuId) {
+        lifecycle::turn_on(self.monitor, self.gic, vm, vcpu);
+    }
+
+    fn give_floating_point(&mut self, vcpu: &mut Vcpu) {
+        world::give_floating_point(&self.monitor.controls, vcpu);
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {
@@ -154,12 +162,12 @@ impl Machine for Hardware<'_> {
 
     fn grant(&mut self, all: Grants, new: Grants) {
         if new.has(Grants::DEBUG) {
-            guest::reset_debug();
+            granted::reset_debug(self.monitor.controls.os_lock_at_boot);
         }
         if new.has(Grants::PMU) {
-            guest::reset_performance_monitors();
+            granted::reset_monitors();
         }
-        guest::grant(self.monitor.controls.traps, all);
+        granted::open(self.monitor.controls.traps, all);
     }
 
     fn power_down(&mut self) {

@@ -4,21 +4,23 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use core::{fmt, iter};
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use spin::Mutex;
+use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
+use spin::{Mutex, MutexGuard};
 use trapeze::addr::Ipa;
 use trapeze::allocator::Owner;
 use trapeze::allocator::devices::Devices;
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::interrupts::{InterruptError, Interrupts};
+use trapeze::allocator::scheduler::{Account, Reaction, RunQueue, Slot};
 use trapeze::allocator::stage2;
 use trapeze::allocator::tables::Geometry;
 use trapeze::allocator::vmid::{VmidBits, Vmids};
-use trapeze::dispatcher::interrupts::{self, Source};
+use trapeze::dispatcher::interrupts::{self, Disposition, Source};
 use trapeze::dispatcher::traps;
-use trapeze::ids::{IntId, PcpuId, VcpuId};
+use trapeze::ids::{IntId, PcpuId, VmId};
 use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
 use trapeze::interpreter::inject;
 use trapeze::interpreter::sysreg::Processor;
@@ -26,13 +28,15 @@ use trapeze::machine::Machine;
 use trapeze::platform::board::Board;
 use trapeze::platform::passthrough::{Device, Line};
 use trapeze::platform::vm_tree::{PASSTHROUGH, VmError, VmFault};
-use trapeze::vm::State;
+use trapeze::share::{PcpuSet, Share};
+use trapeze::vm::{Place, Post, State};
 
-use super::console;
 use super::gic::{Gic, GicParts, KICK};
+use super::percpu::Guest;
 use super::power::Off;
 use super::sysreg::{id_space, read_sysreg};
 use super::tenant::Tenant;
+use super::{console, granted, guest, timer};
 
 /// EL2's control registers for guests, worked out once from the table in `dispatcher::traps`.
 pub struct Controls {
@@ -52,8 +56,10 @@ pub struct Controls {
     pub traps: traps::Features,
     /// What exception entry to EL1 depends on.
     pub el1_features: inject::Features,
-    /// SCTLR_EL1 as it was when the image started.
-    pub sctlr_el1_at_boot: u64,
+    /// SCTLR_EL1 of a vCPU after a reset.
+    pub sctlr_el1_at_reset: u64,
+    /// OSLSR_EL1.OSLK as it was when the image started.
+    pub os_lock_at_boot: bool,
 }
 
 impl Controls {
@@ -77,7 +83,8 @@ impl Controls {
                 mte: field(4, 1, 8) >= 2,  // ID_AA64PFR1_EL1.MTE
                 nmi: field(4, 1, 36) != 0, // ID_AA64PFR1_EL1.NMI
             },
-            sctlr_el1_at_boot: read_sysreg!("sctlr_el1"),
+            sctlr_el1_at_reset: guest::sctlr_el1_at_reset(read_sysreg!("sctlr_el1")),
+            os_lock_at_boot: granted::is_os_locked(),
         })
     }
 }
@@ -165,21 +172,15 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// A place for a vCPU on a physical CPU.
-pub struct Seat {
-    /// Its VM.
-    pub tenant: Arc<Tenant>,
-    /// Which vCPU.
-    pub vcpu: VcpuId,
-}
-
 /// What the other CPUs know of a physical CPU.
-pub struct CpuPost {
+struct CpuPost {
     /// By what name to kick it.
     address: AtomicU64,
     is_up: AtomicBool,
-    is_taken: AtomicBool,
-    seat: Mutex<Option<Seat>>,
+    /// It is to look at its run queue.
+    is_called: AtomicBool,
+    /// The vCPUs that it runs, one after the other.
+    queue: Mutex<RunQueue<Guest>>,
 }
 
 /// Who has what of the host's devices.
@@ -208,11 +209,14 @@ impl Given {
     /// Somebody else has a part of it, or the GIC lacks the interrupt. Then the VM is to give all back.
     pub fn claim(&mut self, device: &Device, owner: Owner, vm: &str) -> Result<(), VmError> {
         let Err((property, other)) = self.claim_parts(device, owner, vm) else { return Ok(()) };
-        let by = other.map_or("nobody, as the GIC lacks it", |other| self.devices.name(other));
-        Err(VmError {
-            node: device.path.clone(),
-            fault: VmFault::Taken { property, path: device.host.clone(), by: by.into() },
-        })
+        let path = device.host.clone();
+        let host = |why| VmFault::Host { property, path: path.clone(), why };
+        let fault = match other {
+            None => host("has an interrupt that the board's GIC lacks: remove the node"),
+            Some(Owner::Hypervisor) => host("is the hypervisor's own: remove the node"),
+            Some(other) => VmFault::Taken { property, path, by: self.devices.name(other).into() },
+        };
+        Err(VmError { node: device.path.clone(), fault })
     }
 
     fn claim_parts(
@@ -248,7 +252,7 @@ pub struct Monitor {
     pub frames: Mutex<Frames>,
     /// Devices of the host.
     pub given: Mutex<Given>,
-    /// Free VMIDs.
+    /// Who has which VMID.
     pub vmids: Mutex<Vmids>,
     /// What the interrupts in use stand for.
     pub interrupts: HostInterrupts,
@@ -257,6 +261,12 @@ pub struct Monitor {
     /// How to stop the machine.
     pub off: Off,
     cpus: Vec<CpuPost>,
+    /// CPUs that run nobody, one bit each.
+    idle: AtomicU64,
+    /// vCPUs in all run queues.
+    in_play: AtomicUsize,
+    /// CPUs that run in EL2.
+    up: AtomicUsize,
     tenants: Mutex<Vec<Arc<Tenant>>>,
     live: AtomicU32,
     has_failed: AtomicBool,
@@ -277,8 +287,8 @@ impl Monitor {
         let post = |_| CpuPost {
             address: AtomicU64::new(0),
             is_up: AtomicBool::new(false),
-            is_taken: AtomicBool::new(false),
-            seat: Mutex::new(None),
+            is_called: AtomicBool::new(false),
+            queue: Mutex::new(RunQueue::new(CNTFRQ_EL0.get())),
         };
         let ids = HostIdRegisters::new(id_space());
         let interrupts = HostInterrupts::of(board);
@@ -288,11 +298,14 @@ impl Monitor {
             controls: Controls::of_this_cpu(&ids).ok_or(Unusable::NoStage2)?,
             frames: Mutex::new(frames),
             given: Mutex::new(Given::new(board, account)),
-            vmids: Mutex::new(Vmids::new(vmid_bits(&ids))),
+            vmids: Mutex::new(Vmids::new(vmid_bits(&ids), cpus)),
             interrupts,
             gic,
             off,
             cpus: (0..cpus).map(post).collect(),
+            idle: AtomicU64::new(0),
+            in_play: AtomicUsize::new(0),
+            up: AtomicUsize::new(0),
             tenants: Mutex::new(Vec::new()),
             live: AtomicU32::new(1), // the boot CPU, until all VMs have their seats
             has_failed: AtomicBool::new(false),
@@ -313,11 +326,6 @@ impl Monitor {
         }
     }
 
-    /// Lists the private interrupts that follow the guest's wishes.
-    pub fn guest_interrupts(&self) -> impl Iterator<Item = IntId> {
-        iter::once(self.interrupts.virtual_timer).chain(self.interrupts.performance_monitors)
-    }
-
     /// Lists the private interrupts that EL2 wants on every CPU.
     pub fn own_interrupts(&self) -> [IntId; 2] {
         [self.interrupts.hypervisor_timer, self.interrupts.maintenance]
@@ -328,6 +336,7 @@ impl Monitor {
         if let Some(cpu) = self.cpus.get(pcpu.index()) {
             cpu.address.store(gic.address(), Ordering::Relaxed);
             cpu.is_up.store(true, Ordering::Release);
+            self.up.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -336,11 +345,147 @@ impl Monitor {
         self.cpus.get(pcpu.index()).is_some_and(|cpu| cpu.is_up.load(Ordering::Acquire))
     }
 
-    /// Lists the CPUs that run and have no vCPU.
-    pub fn free_cpus(&self) -> Vec<PcpuId> {
-        let is_free =
-            |cpu: &CpuPost| cpu.is_up.load(Ordering::Acquire) && !cpu.is_taken.load(Ordering::Acquire);
-        (0_u8..).map(PcpuId).zip(&self.cpus).filter(|(_, cpu)| is_free(cpu)).map(|(pcpu, _)| pcpu).collect()
+    /// Returns how many CPUs are used, if all of them start.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
+    /// Returns the CPUs that run in EL2.
+    pub fn cpus_up(&self) -> PcpuSet {
+        let mut up = PcpuSet::EMPTY;
+        let all = (0..).map(PcpuId).zip(&self.cpus);
+        all.filter(|(_, cpu)| cpu.is_up.load(Ordering::Acquire))
+            .for_each(|(pcpu, _)| up.add(PcpuSet::only(pcpu)));
+        up
+    }
+
+    /// Returns the run queue of a CPU.
+    pub fn queue(&self, pcpu: PcpuId) -> MutexGuard<'_, RunQueue<Guest>> {
+        self.cpus[pcpu.index()].queue.lock()
+    }
+
+    /// Makes a CPU look at its run queue when it next goes on; from elsewhere it is kicked as well.
+    pub fn call(&self, pcpu: PcpuId) {
+        self.cpus[pcpu.index()].is_called.store(true, Ordering::Release);
+    }
+
+    /// Tells whether a CPU is to look at its run queue.
+    #[inline]
+    pub fn is_called(&self, pcpu: PcpuId) -> bool {
+        self.cpus[pcpu.index()].is_called.load(Ordering::Acquire)
+    }
+
+    /// Notes that a CPU is about to look at its run queue.
+    pub fn answers(&self, pcpu: PcpuId) {
+        self.cpus[pcpu.index()].is_called.store(false, Ordering::Release);
+    }
+
+    /// Says that a CPU runs nobody, or somebody.
+    pub fn set_idle(&self, pcpu: PcpuId, idle: bool) {
+        let bit = PcpuSet::only(pcpu).bits();
+        // Sequentially consistent: who queues a vCPU sees the bit, or the CPU that sets it sees the vCPU.
+        if idle {
+            self.idle.fetch_or(bit, Ordering::SeqCst);
+        } else {
+            self.idle.fetch_and(!bit, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes a vCPU look at its post, wherever it is.
+    pub fn summon(&self, gic: &Gic, post: &Post) {
+        loop {
+            let (pcpu, slot) = match post.place() {
+                Place::Resting => return,
+                Place::Moving => {
+                    core::hint::spin_loop();
+                    continue;
+                }
+                Place::At(pcpu, slot) => (pcpu, slot),
+            };
+            let mut queue = self.queue(pcpu);
+            if post.place() == Place::At(pcpu, slot) {
+                return self.wake(gic, pcpu, Slot::new(slot), &mut queue);
+            }
+        }
+    }
+
+    /// Wakes a vCPU in the run queue of a CPU.
+    fn wake(&self, gic: &Gic, pcpu: PcpuId, slot: Slot, queue: &mut RunQueue<Guest>) {
+        let reaction = queue.wake(slot, timer::now());
+        if reaction == Reaction::Attend {
+            self.call(pcpu);
+        }
+        if reaction != Reaction::Nothing {
+            self.kick(gic, pcpu);
+        }
+        let idle = PcpuSet::from_bits(self.idle.load(Ordering::SeqCst));
+        if reaction != Reaction::Runs && !idle.is_empty() && !idle.contains(pcpu) {
+            let may = queue.get(slot).map_or(PcpuSet::EMPTY, |guest| guest.tenant.cpus);
+            if let Some(other) = idle.and(may).iter().next() {
+                self.call(other); // it will find that there is somebody to take
+                self.kick(gic, other);
+            }
+        }
+    }
+
+    /// Puts a vCPU into the run queue of the CPU that has the least to do of those that may run it.
+    pub fn enqueue(&self, gic: &Gic, guest: Guest, account: Account) {
+        let tenant = guest.tenant.clone();
+        let vcpu = guest.vcpu.id;
+        let load = |pcpu: &PcpuId| self.queue(*pcpu).members();
+        let Some(pcpu) = self.cpus_up().and(tenant.cpus).iter().min_by_key(load) else {
+            unreachable!("a VM that no CPU may run");
+        };
+        self.in_play.fetch_add(1, Ordering::SeqCst);
+        self.put(gic, pcpu, guest, tenant.share, account, &tenant.vm.posts[vcpu.index()]);
+        self.tell_all_if(gic, self.up.load(Ordering::Relaxed) + 1);
+    }
+
+    fn put(&self, gic: &Gic, pcpu: PcpuId, guest: Guest, share: Share, account: Account, post: &Post) {
+        let mut queue = self.queue(pcpu);
+        let slot = queue.join(guest, share, account);
+        post.set_place(Place::At(pcpu, slot.index()));
+        self.wake(gic, pcpu, slot, &mut queue);
+    }
+
+    /// Notes that a vCPU left its run queue.
+    pub fn left(&self, gic: &Gic) {
+        self.in_play.fetch_sub(1, Ordering::SeqCst);
+        self.tell_all_if(gic, self.up.load(Ordering::Relaxed));
+    }
+
+    /// Makes all CPUs see whether waiting traps, if there are just so many vCPUs that this has changed.
+    fn tell_all_if(&self, gic: &Gic, vcpus: usize) {
+        if self.in_play.load(Ordering::SeqCst) == vcpus {
+            for pcpu in self.cpus_up().iter() {
+                self.call(pcpu);
+                self.kick(gic, pcpu);
+            }
+        }
+    }
+
+    /// Tells whether vCPUs share CPUs: then one that waits is to let others have its CPU.
+    pub fn is_shared(&self) -> bool {
+        self.in_play.load(Ordering::Relaxed) > self.up.load(Ordering::Relaxed)
+    }
+
+    /// Takes a vCPU that waits for another CPU over to this one, which has nothing to do.
+    pub fn steal(&self, gic: &Gic, me: PcpuId) -> bool {
+        let (up, count) = (self.cpus_up(), self.cpus.len() as u8);
+        let others = (1..count).map(|further| PcpuId((me.0 + further) % count));
+        for other in others.filter(|other| up.contains(*other)) {
+            let mut queue = self.queue(other);
+            let stolen = queue.steal(timer::now(), |guest| guest.tenant.cpus.contains(me));
+            if let Some((_, guest, share, account)) = stolen {
+                guest.post().set_place(Place::Moving);
+                drop(queue);
+                let tenant = guest.tenant.clone();
+                let vcpu = guest.vcpu.id;
+                self.put(gic, me, guest, share, account, &tenant.vm.posts[vcpu.index()]);
+                return true;
+            }
+        }
+        false
     }
 
     /// Sends an interrupt that a VM was given to the CPU of its first vCPU, once the VM lets it through.
@@ -357,23 +502,25 @@ impl Monitor {
         }
     }
 
-    /// Gives each vCPU of a new VM its place.
-    pub fn seat(&self, gic: &Gic, tenant: &Arc<Tenant>) {
+    /// Takes a new VM in, which runs from now on.
+    pub fn admit(&self, tenant: &Arc<Tenant>) {
         self.live.fetch_add(1, Ordering::AcqRel);
         self.tenants.lock().push(tenant.clone());
         console::share(|terminal, _| terminal.join(tenant.vm.id, &tenant.vm.name));
-        for (vcpu, post) in (0_u8..).map(VcpuId).zip(&tenant.vm.posts) {
-            if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
-                cpu.is_taken.store(true, Ordering::Release);
-                *cpu.seat.lock() = Some(Seat { tenant: tenant.clone(), vcpu });
-                self.kick(gic, post.pcpu);
-            }
-        }
     }
 
-    /// Takes what waits for this CPU.
-    pub fn take_seat(&self, pcpu: PcpuId) -> Option<Seat> {
-        self.cpus.get(pcpu.index())?.seat.lock().take()
+    /// Finds a VM.
+    pub fn tenant(&self, vm: VmId) -> Option<Arc<Tenant>> {
+        self.tenants.lock().iter().find(|tenant| tenant.vm.id == vm).cloned()
+    }
+
+    /// Hands an interrupt on that belongs to a VM whose vCPU this CPU does not run.
+    pub fn device(&self, physical: IntId, machine: &mut impl Machine) -> Disposition {
+        let owner = self.tenants.lock().iter().find(|tenant| tenant.vm.layout.has(physical)).cloned();
+        match owner {
+            Some(tenant) => interrupts::device(physical, None, &tenant.vm, machine),
+            None => Disposition::Silence,
+        }
     }
 
     /// Hands received characters to the VMs that they are for.
@@ -416,11 +563,6 @@ impl Monitor {
         console::share(|terminal, mut out| terminal.leave(tenant.vm.id, &mut out));
         console::listen(true); // the next one in front may read
         tenant.report(state); // what is typed from here on is the next one's
-        for post in &tenant.vm.posts {
-            if let Some(cpu) = self.cpus.get(post.pcpu.index()) {
-                cpu.is_taken.store(false, Ordering::Release);
-            }
-        }
         self.leave();
     }
 

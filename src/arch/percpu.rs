@@ -14,6 +14,7 @@ use super::gic::Gic;
 use super::monitor::Monitor;
 use super::tenant::Tenant;
 use super::timer::Deadlines;
+use super::world::Left;
 
 /// Most physical CPUs that one machine can have.
 pub const MAX_PCPUS: usize = 16;
@@ -80,18 +81,18 @@ pub struct Pcpu {
     pub monitor: &'static Monitor,
     /// Whether an SError was pending when the CPU came up: it is taken when the first guest runs, and nobody's.
     pub has_old_serror: bool,
-    /// The virtual CPU that has this CPU, if any.
+    /// What the last vCPU left in it.
+    pub left: Left,
+    /// The virtual CPU whose registers it has, if any.
     pub guest: Option<Guest>,
 }
 
-/// A vCPU on its physical CPU.
+/// A vCPU with its VM: what run queues hold, and a CPU has of the one that it runs.
 pub struct Guest {
     /// Its registers and state.
     pub vcpu: Box<Vcpu>,
     /// The VM that it belongs to, with what the VM owns.
     pub tenant: Arc<Tenant>,
-    /// The epoch of the VM in which the vCPU stopped, 0 for none: each vCPU counts once in each.
-    pub parked_in: u32,
 }
 
 impl Guest {

@@ -1,11 +1,13 @@
-//! What a CPU does between guests: waits for a vCPU to run, starts it, stops it, gathers a VM's vCPUs.
+//! Which vCPU a CPU runs: it looks at its run queue, switches, waits for work.
 //!
-//! Not here: exits that go straight back (`exit`).
+//! Not here: who is to run next (the allocator's scheduler), moving registers (`world`), exits that go straight back
+//! (`exit`), and the life of a VM (`lifecycle`).
 
-use alloc::boxed::Box;
-
+use spin::MutexGuard;
+use trapeze::allocator::scheduler::{After, RunQueue, Verdict};
 use trapeze::dispatcher::{Left, interrupts};
-use trapeze::interpreter::device::vgic::ListRegisters;
+use trapeze::ids::Ticks;
+use trapeze::interpreter::device::vgic::ListRegister;
 use trapeze::vcpu::{Frame, Vcpu};
 use trapeze::vm::{Requests, State};
 
@@ -13,13 +15,15 @@ use super::exit::{self, take_interrupt};
 use super::guest;
 use super::hardware::Hardware;
 use super::percpu::{Guest, Pcpu};
+use super::sysreg::read_sysreg;
+use super::{lifecycle, timer, world};
 
 /// Runs the CPU's first guest, when there is one.
 pub fn enter(cpu: &mut Pcpu) -> ! {
     unsafe extern "C" {
         fn enter_guest(frame: *const Frame) -> !;
     }
-    let frame = find_work(cpu);
+    let frame = next(cpu);
     // SAFETY: `frame` belongs to the vCPU in `cpu.guest`, which lives until this CPU drops it; the CPU's
     // registers are set up for that guest, and nothing on this stack is needed again.
     unsafe { enter_guest(frame) }
@@ -29,31 +33,46 @@ pub fn enter(cpu: &mut Pcpu) -> ! {
 #[cold]
 pub fn carry_out(cpu: &mut Pcpu, left: Left) -> *const Frame {
     match left {
-        Left::Wait => wait(cpu),
-        Left::Stop(state) => {
-            stop(cpu, state);
-            find_work(cpu)
-        }
-        Left::Off => find_work(cpu),
         Left::Nothing => go_on(cpu),
+        Left::Wait { until } => wait(cpu, until),
+        Left::Yield => give_way(cpu),
+        Left::Off => {
+            lifecycle::rest_current(cpu);
+            next(cpu)
+        }
+        Left::Stop(state) => {
+            if let Some(guest) = &cpu.guest {
+                let tenant = guest.tenant.clone();
+                lifecycle::stop(cpu.monitor, &cpu.gic, &tenant, state); // another vCPU may have been first
+            }
+            lifecycle::rest_current(cpu);
+            next(cpu)
+        }
     }
 }
 
-/// Returns to the guest that this CPU has, after looking at what other CPUs asked of it.
+/// Returns to the guest that this CPU has, after looking at what was asked of the CPU and of the vCPU.
 pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
-    if let Some(guest) = &mut cpu.guest {
-        let requests = guest.post().take();
-        if is_to_park(guest, requests) {
-            return find_work(cpu);
-        }
-        if requests.contains(Requests::PLAN) {
-            let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-            interrupts::replan(&mut guest.vcpu, &guest.tenant.vm, &mut machine);
-            return watched(cpu);
-        }
+    if cpu.monitor.is_called(cpu.id) {
+        return attend(cpu);
+    }
+    resume(cpu)
+}
+
+/// Returns to the guest that this CPU has, after looking at what was asked of the vCPU.
+fn resume(cpu: &mut Pcpu) -> *const Frame {
+    let Some(guest) = &cpu.guest else { return next(cpu) };
+    let requests = guest.post().take();
+    if requests.is_empty() {
         return &raw const guest.vcpu.frame;
     }
-    find_work(cpu)
+    // A request to park may be older than the state of the VM.
+    if requests.contains(Requests::PARK) && guest.tenant.vm.state() != State::Running {
+        lifecycle::rest_current(cpu);
+        return next(cpu);
+    }
+    lifecycle::answer(cpu, requests);
+    watched(cpu)
 }
 
 /// Returns the frame of this CPU's guest, which may have been planned a physical interrupt.
@@ -63,123 +82,149 @@ fn watched(cpu: &mut Pcpu) -> *const Frame {
     }
     match &cpu.guest {
         Some(guest) => &raw const guest.vcpu.frame,
-        None => find_work(cpu),
+        None => next(cpu),
     }
 }
 
-/// Tells whether the vCPU is to stop. A request that is older than the last reset has been met: a vCPU that was off
-/// saw the state of its VM and parked without looking at its post.
-fn is_to_park(guest: &Guest, requests: Requests) -> bool {
-    requests.contains(Requests::PARK) && guest.tenant.vm.state() != State::Running
+/// Looks at the run queue, and switches to another vCPU if that is to run now.
+#[inline(never)]
+fn attend(cpu: &mut Pcpu) -> *const Frame {
+    let monitor = cpu.monitor;
+    monitor.answers(cpu.id);
+    let now = timer::now();
+    let mut queue = monitor.queue(cpu.id);
+    if queue.attend(now) == Verdict::Switch {
+        return switch(cpu, queue, now, After::Yields);
+    }
+    let (event, is_shared) = (queue.next_event(), queue.members() > 1);
+    drop(queue);
+    cpu.timer.set_schedule(event);
+    if cpu.guest.is_some() {
+        world::trap_waiting(&monitor.controls, is_shared || monitor.is_shared());
+    }
+    resume(cpu)
 }
 
-/// Waits until an interrupt is pending for the vCPU: CPU_SUSPEND in standby.
-fn wait(cpu: &mut Pcpu) -> *const Frame {
-    loop {
-        while take_interrupt(cpu) {}
-        let Some(guest) = &mut cpu.guest else { break };
+/// Lets others run that wait for this CPU: WFE is what a guest waits with for another of its CPUs.
+#[inline(never)]
+fn give_way(cpu: &mut Pcpu) -> *const Frame {
+    let queue = cpu.monitor.queue(cpu.id);
+    if queue.has_waiting() {
+        return switch(cpu, queue, timer::now(), After::Yields);
+    }
+    drop(queue);
+    go_on(cpu)
+}
+
+/// Waits until an interrupt is pending for the vCPU, or until its virtual counter is at `until`: WFI where others could use
+/// the time, and CPU_SUSPEND in standby.
+#[inline(never)]
+fn wait(cpu: &mut Pcpu, until: Option<u64>) -> *const Frame {
+    while take_interrupt(cpu) {}
+    let Some(Guest { vcpu, tenant }) = &mut cpu.guest else { return next(cpu) };
+    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
+    if interrupts::is_interrupted(vcpu, &tenant.vm, &mut machine) {
+        return resume(cpu);
+    }
+    let now = timer::now();
+    let offset = tenant.counter_offset();
+    let limits =
+        [virtual_deadline(vcpu), until].map(|count| count.map(|count| Ticks(count.saturating_add(offset))));
+    let deadline = limits.into_iter().chain([vcpu.physical_timer.deadline(now)]).flatten().min();
+    let queue = cpu.monitor.queue(cpu.id);
+    // Who leaves word does so before he looks whether the vCPU waits.
+    if cpu.guest.as_ref().is_some_and(|guest| guest.post().has_requests()) {
+        drop(queue);
+        return go_on(cpu);
+    }
+    switch(cpu, queue, now, After::Waits { until: deadline })
+}
+
+/// Returns the count at which the virtual timer will interrupt the vCPU, whose registers this CPU has. Not if it stands
+/// behind an interrupt that the vCPU is at already.
+fn virtual_deadline(vcpu: &Vcpu) -> Option<u64> {
+    let is_armed = read_sysreg!("cntv_ctl_el0") & 0b11 == 0b01; // ENABLE without IMASK
+    let is_held = |entry: &ListRegister| entry.physical.is_some();
+    (is_armed && vcpu.heard != 0 && !vcpu.lists.in_use().any(is_held)).then(|| read_sysreg!("cntv_cval_el0"))
+}
+
+/// Takes the vCPU off this CPU, which runs another one, or none.
+fn switch(
+    cpu: &mut Pcpu,
+    mut queue: MutexGuard<'_, RunQueue<Guest>>,
+    now: Ticks,
+    after: After,
+) -> *const Frame {
+    if let Some(mut guest) = cpu.guest.take() {
+        world::leave(&cpu.monitor.controls, &cpu.gic, &mut cpu.left, &mut guest.vcpu);
+        queue.put_back(now, guest, after);
+    }
+    match start(cpu, queue, now) {
+        Some(frame) => frame,
+        None => next(cpu),
+    }
+}
+
+/// Runs the vCPU whose turn it is, if there is one.
+fn start(cpu: &mut Pcpu, mut queue: MutexGuard<'_, RunQueue<Guest>>, now: Ticks) -> Option<*const Frame> {
+    let (_, guest, account) = queue.start(now)?;
+    let (event, is_shared) = (queue.next_event(), queue.members() > 1);
+    drop(queue);
+    let (tenant, vcpu) = (&guest.tenant, &guest.vcpu);
+    let control = tenant.control(&cpu.monitor.vmids, cpu.id, vcpu.id);
+    world::enter(&cpu.monitor.controls, &cpu.gic, &cpu.left, vcpu, &control);
+    if !(is_shared || cpu.monitor.is_shared()) {
+        world::trap_waiting(&cpu.monitor.controls, false);
+    }
+    if tenant.follows_sibling(cpu.id, vcpu.id) {
+        world::forget_siblings();
+    }
+    let _ = account;
+    cpu.timer.set(event, vcpu.physical_timer.deadline(now));
+    let has_physical_timer = vcpu.physical_timer.is_enabled();
+    cpu.guest = Some(guest);
+    if has_physical_timer {
+        catch_up(cpu);
+    }
+    Some(resume(cpu))
+}
+
+/// Brings the line of the emulated timer up to the time.
+#[cold]
+fn catch_up(cpu: &mut Pcpu) {
+    if let Some(Guest { vcpu, tenant }) = &mut cpu.guest {
         let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-        let requests = guest.post().take();
-        if is_to_park(guest, requests) {
-            break;
-        }
-        if interrupts::is_interrupted(&mut guest.vcpu, &guest.tenant.vm, &mut machine) {
-            return watched(cpu);
-        }
-        aarch64_cpu::asm::wfi(); // a pending interrupt ends it although it is masked
+        interrupts::update_physical_timer(vcpu, &tenant.vm, &mut machine);
     }
-    find_work(cpu)
 }
 
-/// Waits for a vCPU to start on this CPU and returns its frame.
-fn find_work(cpu: &mut Pcpu) -> *const Frame {
+/// Runs the next vCPU of this CPU, which has none, as soon as there is one; one that waits for another CPU, too.
+#[inline(never)]
+fn next(cpu: &mut Pcpu) -> *const Frame {
+    let monitor = cpu.monitor;
+    let mut is_vacant = false;
     loop {
-        if cpu.guest.is_none()
-            && let Some(seat) = cpu.monitor.take_seat(cpu.id)
-        {
-            let vcpu = Box::new(Vcpu::new(seat.vcpu, cpu.gic.list_registers()));
-            cpu.guest = Some(Guest { vcpu, tenant: seat.tenant, parked_in: 0 });
+        monitor.answers(cpu.id);
+        let now = timer::now();
+        let mut queue = monitor.queue(cpu.id);
+        let _ = queue.attend(now); // whoever is to run does so now
+        let event = queue.next_event();
+        if queue.runnable() == 0 {
+            drop(queue);
+        } else if let Some(frame) = start(cpu, queue, now) {
+            return frame;
         }
-        if let Some(guest) = &mut cpu.guest {
-            let (state, epoch) = guest.tenant.vm.standing();
-            match state {
-                State::Running => {
-                    let start = guest.tenant.vm.power.lock().take_start(guest.vcpu.id);
-                    if let Some(start) = start {
-                        guest.vcpu.start(start.entry.get(), start.context);
-                        return start_guest(cpu);
-                    }
-                }
-                _ if guest.parked_in != epoch => park(cpu, epoch),
-                State::Resetting => {}
-                State::Off | State::Crashed => {
-                    cpu.guest = None;
-                    continue; // the kick that was for the next seat may have been taken already
-                }
-            }
+        if !is_vacant {
+            guest::vacate();
+            is_vacant = true;
         }
-        aarch64_cpu::asm::wfi();
+        // Whoever queues a vCPU elsewhere from now on sees that this CPU could run it.
+        monitor.set_idle(cpu.id, true);
+        if !monitor.steal(&cpu.gic, cpu.id) && !monitor.is_called(cpu.id) {
+            cpu.timer.set(event, None);
+            aarch64_cpu::asm::wfi(); // a pending interrupt ends it although it is masked
+        }
+        monitor.set_idle(cpu.id, false);
         while take_interrupt(cpu) {}
-    }
-}
-
-fn start_guest(cpu: &mut Pcpu) -> *const Frame {
-    let Some(guest) = &mut cpu.guest else { unreachable!("a start without a guest") };
-    let controls = &cpu.monitor.controls;
-    let tenant = &guest.tenant;
-    cpu.gic.reset_virtual();
-    guest::close_el1();
-    guest::take_control(controls, tenant.affinity(guest.vcpu.id), tenant.vttbr_el2, tenant.counter_offset());
-    guest::reset_el1(controls);
-    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-    interrupts::power_up(&mut guest.vcpu, &tenant.vm, &mut machine);
-    &raw const guest.vcpu.frame
-}
-
-/// Takes the vCPU off this CPU because its VM leaves `State::Running`.
-fn park(cpu: &mut Pcpu, epoch: u32) {
-    let Some(guest) = &mut cpu.guest else { return };
-    cpu.gic.reset_virtual();
-    cpu.timer.set_guest(None);
-    guest::give_up(cpu.monitor.controls.traps);
-    for intid in cpu.monitor.guest_interrupts() {
-        cpu.gic.set_enabled(intid, false);
-        cpu.gic.deactivate(intid);
-    }
-    guest.vcpu.lists = ListRegisters::new(cpu.gic.list_registers());
-    guest.parked_in = epoch;
-    guest.tenant.vm.parked(guest.vcpu.exits.take_total());
-}
-
-/// Ends or resets the guest's VM: this CPU gathers all vCPUs, then does it.
-fn stop(cpu: &mut Pcpu, state: State) {
-    let Some(guest) = &mut cpu.guest else { return };
-    let tenant = guest.tenant.clone();
-    let me = guest.vcpu.id;
-    if !tenant.vm.leave_running(state) {
-        return; // another vCPU was first; its request to park is on the way
-    }
-    let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-    tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::PARK, &mut machine);
-    // Nobody begins the next epoch before this CPU has gathered all vCPUs.
-    let (_, epoch) = tenant.vm.standing();
-    park(cpu, epoch);
-    while !tenant.vm.is_gathered() {
-        core::hint::spin_loop();
-    }
-    match state {
-        State::Resetting => {
-            tenant.reload(cpu.monitor);
-            tenant.vm.run_again();
-            let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
-            tenant.vm.notify(tenant.vm.vcpus().without(me), Requests::START, &mut machine);
-            interrupts::console(&tenant.vm, &mut machine); // its UARTs are new: they have room again
-        }
-        State::Running | State::Off | State::Crashed => {
-            tenant.silence(&cpu.gic);
-            tenant.release(cpu.monitor);
-            cpu.guest = None;
-            cpu.monitor.ended(&tenant, state);
-        }
     }
 }

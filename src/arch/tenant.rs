@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use spin::Mutex;
@@ -16,6 +16,7 @@ use trapeze::allocator::Owner;
 use trapeze::allocator::frames::{Extents, Frames};
 use trapeze::allocator::stage2::{self, Stage2, Stage2Attributes};
 use trapeze::allocator::tables::{MapError, TableMemory};
+use trapeze::allocator::vmid::{Before, Tag, Vmids};
 use trapeze::dispatcher::traps::Features;
 use trapeze::ids::{Affinity, PcpuId, VcpuId, VmId, Vmid};
 use trapeze::interpreter::device::pl011::Pl011;
@@ -28,17 +29,23 @@ use trapeze::platform::fit::{Bundle, FitError, VmImages};
 use trapeze::platform::guest_fdt::{self, GuestFdtError};
 use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
 use trapeze::platform::passthrough::{self, Device};
-use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError};
+use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError, VmFault};
+use trapeze::share::{PcpuSet, Share};
 use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 
 use super::gic::Gic as PhysicalGic;
+use super::lifecycle::{self, Roster};
 use super::monitor::Monitor;
-use super::percpu::Pcpu;
+use super::percpu::{MAX_PCPUS, Pcpu};
 use super::sysreg::read_sysreg;
+use super::world::Control;
 use super::{console, guest, memory, monitor, timer};
 
 /// Longest device tree of a VM: it is copied to the heap, and again when it is completed.
 const MAX_TREE_BYTES: usize = 1 << 20;
+
+/// In `Tenant::last_ran`: no vCPU of the VM.
+const NOBODY: u8 = u8::MAX;
 
 /// The machine that VMs are made on.
 pub struct Host<'a> {
@@ -52,10 +59,20 @@ pub struct Host<'a> {
 pub struct Tenant {
     /// What its vCPUs share.
     pub vm: Vm,
-    /// VTTBR_EL2 of its vCPUs.
-    pub vttbr_el2: u64,
+    /// What each of them is to have of the CPUs.
+    pub share: Share,
+    /// The CPUs that may run them.
+    pub cpus: PcpuSet,
+    /// Which of them rest.
+    pub roster: Mutex<Roster>,
+    /// The vCPU that each CPU ran last; it left translations in that CPU's TLB.
+    last_ran: [AtomicU8; MAX_PCPUS],
+    tag: AtomicU64,
+    /// VTTBR_EL2 of its vCPUs, without the VMID.
+    vttbr_el2: u64,
     affinities: Vec<Affinity>,
     counter_offset: AtomicU64,
+    paused_at: AtomicU64,
     holdings: Mutex<Option<Holdings>>,
     plan: Plan<'static>,
     tree: Vec<u8>,
@@ -67,7 +84,6 @@ type RamParts = Vec<(Region<Ipa>, Extents)>;
 /// What a VM owns and gives back.
 struct Holdings {
     owner: Owner,
-    vmid: Vmid,
     stage2: Stage2,
     ram: Vec<(Region<Ipa>, Extents)>,
 }
@@ -138,10 +154,8 @@ enum StartError {
     Power,
     GicVersion { wanted: GicVersion },
     PerformanceMonitors { node: String, why: &'static str },
-    Cpus { wanted: usize, free: usize },
-    Memory { wanted_bytes: u64, free_bytes: u64 },
+    Cpus,
     Place { wanted: Region<Ipa>, free: Vec<Region<Pa>> },
-    Vmids,
 }
 
 impl fmt::Display for StartError {
@@ -171,21 +185,12 @@ impl fmt::Display for StartError {
                 )
             }
             Self::PerformanceMonitors { node, why } => write!(f, "{node}: {why}: remove the node"),
-            Self::Cpus { wanted, free } => {
-                write!(f, "/cpus: {wanted} vCPUs, but {free} physical CPUs are free: each vCPU needs one")
-            }
-            Self::Memory { wanted_bytes, free_bytes } => write!(
-                f,
-                "/memory: reg: {} MiB, but {} MiB are free",
-                wanted_bytes.div_ceil(1 << 20),
-                free_bytes >> 20
-            ),
+            Self::Cpus => write!(f, "/: trapeze,cpus: none of these CPUs did start: name others"),
             Self::Place { wanted, free } => {
                 write!(f, "/memory: reg: {wanted} is not all free: with trapeze,identity give a part of")?;
                 let fits = |region: &&Region<Pa>| region.size_bytes >= wanted.size_bytes;
                 free.iter().filter(fits).try_for_each(|region| write!(f, " {region}"))
             }
-            Self::Vmids => write!(f, "every VMID is in use"),
         }
     }
 }
@@ -254,10 +259,12 @@ fn start_bundle(
             Ok(tenant) => {
                 let tenant = Arc::new(tenant);
                 log::info!("vm {name}: starts, {} vCPUs", tenant.affinities.len());
-                monitor.seat(&cpu.gic, &tenant);
+                monitor.admit(&tenant);
+                lifecycle::begin(monitor, &cpu.gic, &tenant);
             }
             Err(error) => {
-                let is_memory = matches!(error, StartError::Memory { .. });
+                let is_memory =
+                    matches!(&error, StartError::Vm(VmError { fault: VmFault::TooLarge { .. }, .. }));
                 let advice = if is_memory { host.board.firmware.advice(Trouble::Memory) } else { "" };
                 log::error!("vm {name} does not start: {error}{advice}");
                 monitor.note_failure();
@@ -280,7 +287,10 @@ impl Tenant {
         let fdt = dtb::open(&mut tree)
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
-        let pcpus = choose_cpus(&config, host.board, monitor)?;
+        check_gic_version(&config, host.board)?;
+        vm_tree::check_cpus_exist(&config, monitor.cpus())?;
+        let cpus = config.cpus.unwrap_or(PcpuSet::ALL);
+        let home = cpus.and(monitor.cpus_up()).iter().next().ok_or(StartError::Cpus)?;
         check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;
@@ -292,15 +302,20 @@ impl Tenant {
         let wanted = Wanted { id, name: images.name, config: &config, devices: &devices };
         let holdings = Holdings::take(&wanted, host.board, monitor)?;
         for line in devices.iter().flat_map(|device| &device.lines) {
-            monitor.route(&cpu.gic, line, pcpus[0]);
+            monitor.route(&cpu.gic, line, home);
         }
-        let vttbr_el2 = holdings.stage2.vttbr_el2(holdings.vmid);
-        let vm = Vm::new(parts(&wanted, power, pcpus, monitor));
+        let vm = Vm::new(parts(&wanted, power, monitor));
         let tenant = Self {
             vm,
-            vttbr_el2,
+            share: config.share,
+            cpus,
+            roster: Mutex::new(Roster::new(config.vcpus.len() as u8, cpu.gic.list_registers())),
+            last_ran: [const { AtomicU8::new(NOBODY) }; MAX_PCPUS],
+            tag: AtomicU64::new(Tag::NONE.word()),
+            vttbr_el2: holdings.stage2.vttbr_el2(Vmid(0)),
             affinities: config.vcpus.clone(),
             counter_offset: AtomicU64::new(0),
+            paused_at: AtomicU64::new(0),
             holdings: Mutex::new(Some(holdings)),
             plan,
             tree: finished,
@@ -322,14 +337,49 @@ impl Tenant {
         }
     }
 
-    /// Returns the place of a vCPU in the VM's machine.
-    pub fn affinity(&self, vcpu: VcpuId) -> Affinity {
-        self.affinities[vcpu.index()]
+    /// Returns what a CPU needs to run one of its vCPUs.
+    #[inline]
+    pub fn control(&self, vmids: &Mutex<Vmids>, pcpu: PcpuId, vcpu: VcpuId) -> Control {
+        let mut vmids = vmids.lock();
+        let mut tag = Tag::from_word(self.tag.load(Ordering::Relaxed));
+        if vmids.enter(pcpu, &mut tag) == Before::InvalidateAll {
+            guest::invalidate_all_tlbs(); // under the lock: nobody uses a VMID of the new generation before
+        }
+        self.tag.store(tag.word(), Ordering::Relaxed);
+        drop(vmids);
+        Control {
+            vttbr_el2: self.vttbr_el2 | u64::from(tag.vmid().0) << 48,
+            counter_offset: self.counter_offset.load(Ordering::Relaxed),
+            affinity: self.affinities[vcpu.index()],
+        }
     }
 
-    /// Returns CNTVOFF_EL2 of the VM: its virtual counter is 0 when it starts.
+    /// Returns the virtual counter's distance from the physical one.
     pub fn counter_offset(&self) -> u64 {
         self.counter_offset.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a CPU runs a vCPU; tells whether it ran another one of this VM last.
+    #[inline]
+    pub fn follows_sibling(&self, pcpu: PcpuId, vcpu: VcpuId) -> bool {
+        let last = &self.last_ran[pcpu.index()];
+        let before = last.load(Ordering::Relaxed);
+        if before == vcpu.0 {
+            return false;
+        }
+        last.store(vcpu.0, Ordering::Relaxed);
+        before != NOBODY
+    }
+
+    /// Stops the VM's clock. Its vCPUs rest.
+    pub fn begin_pause(&self) {
+        self.paused_at.store(timer::now().0, Ordering::Relaxed);
+    }
+
+    /// Lets the VM's clock go on where it was.
+    pub fn end_pause(&self) {
+        self.counter_offset
+            .fetch_add(timer::now().0 - self.paused_at.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Fills RAM with what the VM starts with: zeroes, kernel, RAM disk, tree.
@@ -354,7 +404,7 @@ impl Tenant {
             log::error!("vm {}: {error}", self.vm.name);
             monitor.note_failure();
         }
-        guest::invalidate_tlb_of(self.vttbr_el2);
+        self.tag.store(Tag::NONE.word(), Ordering::Relaxed); // what TLBs have of it stays with its former VMID
         self.vm.vgic.lock().reset();
         for uart in &self.vm.uarts {
             *uart.model.lock() = Pl011::new();
@@ -365,7 +415,6 @@ impl Tenant {
     /// Takes back what the VM owns. Its vCPUs are gathered.
     pub fn release(&self, monitor: &Monitor) {
         let Some(holdings) = self.holdings.lock().take() else { return };
-        guest::invalidate_tlb_of(self.vttbr_el2);
         let mut frames = monitor.frames.lock();
         holdings.stage2.destroy(&mut TableFrames { frames: &mut frames, owner: holdings.owner });
         for (_, extents) in holdings.ram {
@@ -373,7 +422,7 @@ impl Tenant {
             assert!(freed.is_ok(), "RAM of vm {} that was not allocated", self.vm.name);
         }
         drop(frames);
-        give_back(holdings.owner, holdings.vmid, monitor);
+        monitor.given.lock().release(holdings.owner);
     }
 
     /// Says how the VM ended.
@@ -384,23 +433,12 @@ impl Tenant {
     }
 }
 
-fn choose_cpus(config: &VmConfig, board: &Board, monitor: &Monitor) -> Result<Vec<PcpuId>, StartError> {
+fn check_gic_version(config: &VmConfig, board: &Board) -> Result<(), StartError> {
     match (&config.gic, &board.gic.registers) {
-        (Gic::V2 { .. }, GicRegisters::V3 { .. }) => {
-            return Err(StartError::GicVersion { wanted: GicVersion::V2 });
-        }
-        (Gic::V3 { .. }, GicRegisters::V2 { .. }) => {
-            return Err(StartError::GicVersion { wanted: GicVersion::V3 });
-        }
-        _ => {}
+        (Gic::V2 { .. }, GicRegisters::V3 { .. }) => Err(StartError::GicVersion { wanted: GicVersion::V2 }),
+        (Gic::V3 { .. }, GicRegisters::V2 { .. }) => Err(StartError::GicVersion { wanted: GicVersion::V3 }),
+        _ => Ok(()),
     }
-    let mut free = monitor.free_cpus();
-    let wanted = config.vcpus.len();
-    if free.len() < wanted {
-        return Err(StartError::Cpus { wanted, free: free.len() });
-    }
-    free.truncate(wanted);
-    Ok(free)
 }
 
 /// Returns how many SPIs the VM's distributor is to have: those that its devices use, and some to spare for software.
@@ -432,7 +470,7 @@ struct Wanted<'a> {
     devices: &'a [Device],
 }
 
-fn parts(wanted: &Wanted<'_>, power: Power, pcpus: Vec<PcpuId>, monitor: &Monitor) -> Parts {
+fn parts(wanted: &Wanted<'_>, power: Power, monitor: &Monitor) -> Parts {
     let Wanted { id, name, config, devices } = *wanted;
     let mut redistributors = Vec::new();
     let (version, cpu_interface, distributor, deactivation) = match &config.gic {
@@ -482,20 +520,17 @@ fn parts(wanted: &Wanted<'_>, power: Power, pcpus: Vec<PcpuId>, monitor: &Monito
         vgic,
         uarts: config.uarts.iter().map(uart).collect(),
         power,
-        pcpus,
+        vcpus: config.vcpus.len(),
     }
 }
 
 impl Holdings {
-    /// Takes RAM, devices, a VMID and tables for a VM, or nothing.
+    /// Takes RAM, devices and tables for a VM, or nothing.
     fn take(wanted: &Wanted<'_>, board: &Board, monitor: &Monitor) -> Result<Self, StartError> {
         let owner = Owner::Vm(wanted.id);
-        let vmid = monitor.vmids.lock().allocate().ok_or(StartError::Vmids)?.vmid();
         let taken = Self::take_parts(owner, wanted, board, monitor);
-        let (stage2, ram) = taken.inspect_err(|_| give_back(owner, vmid, monitor))?;
-        // What a former VM of this VMID left in the TLBs goes.
-        guest::invalidate_tlb_of(stage2.vttbr_el2(vmid));
-        Ok(Self { owner, vmid, stage2, ram })
+        let (stage2, ram) = taken.inspect_err(|_| monitor.given.lock().release(owner))?;
+        Ok(Self { owner, stage2, ram })
     }
 
     fn take_parts(
@@ -509,7 +544,6 @@ impl Holdings {
             monitor.given.lock().claim(device, owner, wanted.name)?;
         }
         let mut frames = monitor.frames.lock();
-        let wanted_bytes = config.ram.iter().map(|region| region.size_bytes).sum();
         let mut ram = Vec::new();
         for region in &config.ram {
             let extents = if config.identity {
@@ -525,7 +559,8 @@ impl Holdings {
                     return Err(if config.identity {
                         StartError::Place { wanted: *region, free: frames.free_regions() }
                     } else {
-                        StartError::Memory { wanted_bytes, free_bytes }
+                        let board_bytes = board.ram.iter().map(|region| region.size_bytes).sum();
+                        config.too_large(free_bytes, board_bytes).into()
                     });
                 }
             }
@@ -539,12 +574,6 @@ impl Holdings {
             }
         }
     }
-}
-
-fn give_back(owner: Owner, vmid: Vmid, monitor: &Monitor) {
-    monitor.given.lock().release(owner);
-    let freed = monitor.vmids.lock().free(vmid);
-    assert!(freed.is_ok(), "{vmid:?} was not allocated");
 }
 
 fn map(

@@ -16,9 +16,10 @@ pub fn now() -> Ticks {
     Ticks(CNTPCT_EL0.get())
 }
 
-/// EL2's physical timer on one CPU. It fires for what comes first: the guest's emulated timer, the end of a watch, or lines
-/// that the console has kept back long enough.
+/// EL2's physical timer on one CPU. It fires for what comes first: the next event of the run queue, the guest's emulated
+/// timer, the end of a watch, or lines that the console has kept back long enough.
 pub struct Deadlines {
+    schedule: Cell<u64>,
     guest: Cell<u64>,
     watch: Cell<u64>,
     lines: Cell<u64>,
@@ -27,17 +28,40 @@ pub struct Deadlines {
 /// A deadline that does not come.
 const NEVER: u64 = u64::MAX;
 
+fn count(deadline: Option<Ticks>) -> u64 {
+    deadline.map_or(NEVER, |at| at.0)
+}
+
 impl Deadlines {
     /// Takes the timer of the CPU that runs this over; it does not fire.
     pub fn new() -> Self {
-        let this = Self { guest: Cell::new(NEVER), watch: Cell::new(NEVER), lines: Cell::new(NEVER) };
-        this.set_guest(None);
+        let never = || Cell::new(NEVER);
+        let this = Self { schedule: never(), guest: never(), watch: never(), lines: never() };
+        this.program();
         this
+    }
+
+    /// Makes it fire for the run queue at `schedule`, and at `guest` for the vCPU that this CPU is about to run.
+    pub fn set(&self, schedule: Option<Ticks>, guest: Option<Ticks>) {
+        self.schedule.set(count(schedule));
+        self.guest.set(count(guest));
+        self.program();
+    }
+
+    /// Makes it fire for the run queue, or not for that.
+    pub fn set_schedule(&self, deadline: Option<Ticks>) {
+        self.schedule.set(count(deadline));
+        self.program();
+    }
+
+    /// Tells whether the run queue is to be looked at.
+    pub fn is_schedule_due(&self) -> bool {
+        self.schedule.get() <= CNTPCT_EL0.get()
     }
 
     /// Makes it fire at `deadline` for the guest, or not for the guest.
     pub fn set_guest(&self, deadline: Option<Ticks>) {
-        self.guest.set(deadline.map_or(NEVER, |at| at.0));
+        self.guest.set(count(deadline));
         self.program();
     }
 
@@ -59,7 +83,7 @@ impl Deadlines {
     }
 
     fn program(&self) {
-        let at = self.guest.get().min(self.watch.get()).min(self.lines.get());
+        let at = self.schedule.get().min(self.guest.get()).min(self.watch.get()).min(self.lines.get());
         if at == NEVER {
             CNTHP_CTL_EL2.set(0);
         } else {

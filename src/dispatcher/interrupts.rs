@@ -53,26 +53,28 @@ pub fn physical(source: Source, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Mac
             replan(vcpu, vm, machine);
             Disposition::End
         }
-        Source::Device(physical) => device(physical, vcpu, vm, machine),
+        Source::Device(physical) => device(physical, Some(vcpu.id), vm, machine),
         // What a kick is about is in the vCPU's post; the console is not one VM's.
         Source::Kick | Source::Console => Disposition::End,
     }
 }
 
-/// Makes the interrupt pending that a device of the host's stands behind. It may be another vCPU's, or that of one which
-/// is off: this one, too, is planned when it looks at its post, which is before it goes on.
+/// Makes the interrupt pending that a device of the host's stands behind, which the VM was given; `here` is the vCPU of the
+/// VM that this CPU runs. It may be another vCPU's, or that of one which is off: this one, too, is planned when it looks at
+/// its post, which is before it goes on.
 #[inline(never)]
-fn device(physical: IntId, vcpu: &Vcpu, vm: &Vm, machine: &mut impl Machine) -> Disposition {
+pub fn device(physical: IntId, here: Option<VcpuId>, vm: &Vm, machine: &mut impl Machine) -> Disposition {
     let Some((_, intid)) = vm.layout.devices.iter().find(|(own, _)| *own == physical) else {
         return Disposition::Silence;
     };
-    let concerned = vm.vgic.lock().set_line(vcpu.id, *intid, true);
-    if concerned.contains(vcpu.id)
-        && let Some(post) = vm.posts.get(vcpu.id.index())
+    let mut concerned = vm.vgic.lock().set_line(here.unwrap_or(VcpuId(0)), *intid, true);
+    if let Some(here) = here.filter(|here| concerned.contains(*here))
+        && let Some(post) = vm.posts.get(here.index())
     {
         post.leave(Requests::PLAN);
+        concerned = concerned.without(here);
     }
-    vm.notify(concerned.without(vcpu.id), Requests::PLAN, machine);
+    vm.notify(concerned, Requests::PLAN, machine);
     Disposition::LeaveActive
 }
 
@@ -197,7 +199,7 @@ fn plan(vgic: &mut Vgic, vcpu: &mut Vcpu, machine: &mut impl Machine) {
         run_errands(vgic, vcpu.id, machine);
     }
     if vcpu.lists.hardware_enabled != heard {
-        let_through(vgic, vcpu.lists.hardware_enabled, heard, machine);
+        let_through(vgic, heard, vcpu, machine);
     }
 }
 
@@ -212,13 +214,17 @@ fn run_errands(vgic: &mut Vgic, cpu: VcpuId, machine: &mut impl Machine) {
     }
 }
 
-/// Makes the physical GIC listen to what stands behind the guest's interrupts as the guest does: `wanted` and `heard` are
-/// the private ones, bit by bit.
+/// Makes the physical GIC listen to what stands behind the guest's private interrupts as the guest does; `before` are
+/// those that it listened to, bit by bit.
 #[cold]
-fn let_through(vgic: &Vgic, wanted: u32, heard: u32, machine: &mut impl Machine) {
-    for number in (0..32).filter(|number| (wanted ^ heard) >> number & 1 != 0) {
+fn let_through(vgic: &Vgic, before: u32, vcpu: &mut Vcpu, machine: &mut impl Machine) {
+    let wanted = vcpu.lists.hardware_enabled;
+    for number in (0..32).filter(|number| (wanted ^ before) >> number & 1 != 0) {
         if let Some(physical) = vgic.physical(IntId(number)) {
-            machine.let_through(physical, wanted >> number & 1 != 0);
+            let is_wanted = wanted >> number & 1 != 0;
+            machine.let_through(physical, is_wanted);
+            let bit = 1_u32.unbounded_shl(physical.0);
+            vcpu.heard = if is_wanted { vcpu.heard | bit } else { vcpu.heard & !bit };
         }
     }
 }

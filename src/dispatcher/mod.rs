@@ -8,7 +8,7 @@ pub mod interrupts;
 pub mod mmio;
 pub mod traps;
 
-use crate::ids::{Gpr, VcpuSet};
+use crate::ids::Gpr;
 use crate::interpreter::device::ptimer;
 use crate::interpreter::device::vgic::SgiRegister;
 use crate::interpreter::inject::{self, Exception};
@@ -19,8 +19,8 @@ use crate::interpreter::sysreg::{
 };
 use crate::machine::Machine;
 use crate::vcpu::Vcpu;
-use crate::vm::{Requests, State, Vm};
-use cause::{Cause, DeviceAccess, Everyday};
+use crate::vm::{State, Vm};
+use cause::{Cause, DeviceAccess, Everyday, Wfx, WfxInstruction};
 
 /// What happens next to the vCPU that trapped.
 #[must_use]
@@ -32,6 +32,14 @@ pub enum Next {
     Step,
     /// It goes on when an interrupt is pending for it.
     Wait,
+    /// It goes on behind the instruction that trapped, when an interrupt is pending for it, or at `until`, a count of its
+    /// virtual counter.
+    Idle {
+        /// When it has waited long enough.
+        until: Option<u64>,
+    },
+    /// It goes on behind the instruction that trapped, after others that wait for its CPU.
+    Yield,
     /// It takes an exception to EL1.
     Inject(Exception),
     /// It is off until PSCI turns it on.
@@ -46,8 +54,13 @@ pub enum Next {
 pub enum Left {
     /// Nothing: the vCPU goes on.
     Nothing,
-    /// The vCPU goes on when an interrupt is pending for it.
-    Wait,
+    /// The vCPU goes on when an interrupt is pending for it, or at `until`, a count of its virtual counter.
+    Wait {
+        /// When it has waited long enough.
+        until: Option<u64>,
+    },
+    /// The vCPU goes on after others that wait for its CPU.
+    Yield,
     /// The vCPU is off until PSCI turns it on.
     Off,
     /// The VM leaves [`State::Running`]: every vCPU stops.
@@ -126,8 +139,11 @@ pub fn synchronous(cause: &Cause, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl M
         Cause::SystemRegister(access) => system_register(access, vcpu, vm, machine),
         Cause::DataAbort(abort) => mmio::data_abort(&abort, vcpu, vm, machine),
         Cause::InstructionAbort(abort) => mmio::instruction_abort(&abort, vm, machine),
-        // Never trapped while a vCPU has its CPU to itself; the instruction is a hint.
-        Cause::Wfx(_) => Next::Step,
+        Cause::Wfx(wait) => wait_for(wait, vcpu),
+        Cause::FloatingPoint if !vcpu.has_floating_point => {
+            machine.give_floating_point(vcpu);
+            Next::Resume
+        }
         Cause::IllegalState => Next::Inject(Exception::IllegalState),
         // Everything else is hidden from the VM, or cannot come from it: UNDEFINED, as on a CPU without it.
         other => undefined(&other, vcpu, vm),
@@ -152,7 +168,15 @@ pub fn settle(
         }
         Next::Resume => Left::Nothing,
         Next::Inject(exception) => inject(exception, vcpu, vm, machine),
-        Next::Wait => Left::Wait,
+        Next::Wait => Left::Wait { until: None },
+        Next::Idle { until } => {
+            vcpu.frame.step(instruction_bytes);
+            Left::Wait { until }
+        }
+        Next::Yield => {
+            vcpu.frame.step(instruction_bytes);
+            Left::Yield
+        }
         Next::Off => Left::Off,
         Next::Stop(state) => Left::Stop(state),
     }
@@ -198,6 +222,17 @@ fn undefined(cause: &Cause, vcpu: &Vcpu, vm: &Vm) -> Next {
     Next::Inject(Exception::Undefined)
 }
 
+/// Answers WFI and WFE, which trap where vCPUs share CPUs. Both are hints: they may end at any time.
+#[inline(never)]
+fn wait_for(wait: Wfx, vcpu: &Vcpu) -> Next {
+    let until = wait.timeout.map(|gpr| vcpu.frame.get(gpr));
+    match wait.instruction {
+        WfxInstruction::Wfi => Next::Idle { until: None },
+        WfxInstruction::Wfit if until.is_some() => Next::Idle { until },
+        WfxInstruction::Wfe | WfxInstruction::Wfet | WfxInstruction::Wfit => Next::Yield,
+    }
+}
+
 /// Answers HVC, which has stepped already, and SMC, which has not.
 #[inline(never)]
 fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut impl Machine) -> Next {
@@ -210,7 +245,7 @@ fn call(immediate: u16, after: Next, vcpu: &mut Vcpu, vm: &Vm, machine: &mut imp
     match power_next {
         PsciNext::Return(value) => answer(value, after, vcpu),
         PsciNext::TurnOn { target } => {
-            vm.notify(VcpuSet::only(target), Requests::START, machine);
+            machine.turn_on(vm.id, target);
             answer(0, after, vcpu)
         }
         PsciNext::TurnOff if vm.power.lock().is_all_off() => {

@@ -10,6 +10,7 @@ mod tests;
 
 use crate::addr::Ipa;
 use crate::node::{self, Node};
+use crate::vm_tree::OWN_PREFIX;
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -146,6 +147,7 @@ impl<'t, 'a> Bundle<'t, 'a> {
 
     fn machine(&self, node: Node<'t, 'a>, verified: &mut Vec<&'a str>) -> Result<VmImages<'a>, FitError> {
         let place = Place { node, path: node::join(CONFIGURATIONS, node.name) };
+        place.refuse_own()?;
         for property in ["loadables", "firmware", "standalone", "fpga", "script"] {
             if node::value(node, property).is_some() {
                 return Err(place.fault(FitFault::NotLoaded(property)));
@@ -186,6 +188,7 @@ impl<'t, 'a> Bundle<'t, 'a> {
         let node = node::child(self.images, name)
             .ok_or_else(|| place.fault(FitFault::NoSuchImage { property, image: node::shown(name) }))?;
         let image = Place { node, path: node::join(IMAGES, name) };
+        image.refuse_own()?;
         let found = image.read(role, self.external)?;
         if !verified.contains(&name) {
             image.verify(found.bytes, self.crc32)?;
@@ -238,6 +241,12 @@ struct Place<'t, 'a> {
 impl<'t, 'a> Place<'t, 'a> {
     fn fault(&self, fault: FitFault) -> FitError {
         FitError { node: self.path.clone(), fault }
+    }
+
+    /// Requires the node to have no property of the hypervisor's own: in a bundle they would say nothing.
+    fn refuse_own(&self) -> Result<(), FitError> {
+        let own = self.node.properties().find(|property| property.name.starts_with(OWN_PREFIX));
+        own.map_or(Ok(()), |own| Err(self.fault(FitFault::OwnProperty(node::shown(own.name)))))
     }
 
     fn optional_text(&self, property: &'static str) -> Result<Option<&'a str>, FitError> {

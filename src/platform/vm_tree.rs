@@ -6,12 +6,14 @@
 
 mod devices;
 mod error;
+mod own;
 mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use crate::addr::{Ipa, Region, sorted};
 use crate::ids::{Affinity, FIRST_SPI, IntId};
+use crate::share::{OnCrash, PcpuSet, Share};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,8 +22,8 @@ use fdt::Fdt;
 use scan::{Found, Parts};
 
 pub use error::{VmError, VmFault};
-pub use scan::PASSTHROUGH;
-pub(crate) use scan::{OWN_PREFIX, TRUSTED_DMA};
+pub use own::{Home, PASSTHROUGH};
+pub(crate) use own::{OWN_PREFIX, TRUSTED_DMA};
 
 /// Most vCPUs of a VM, and of one with a GICv2 (Arm IHI 0048B.b, 1.1: eight CPU interfaces).
 pub const MAX_CPUS: usize = 8;
@@ -35,6 +37,8 @@ const SGI_TARGETS: u8 = 16;
 pub struct VmConfig {
     /// RAM, at least one region, in order of address.
     pub ram: Vec<Region<Ipa>>,
+    /// Path of the node that has the lowest of them.
+    pub ram_node: String,
     /// Whether RAM is to lie where it physically is.
     pub identity: bool,
     /// The vCPUs in the order of the tree, which is that of their numbers; the first one boots.
@@ -51,6 +55,12 @@ pub struct VmConfig {
     pub passthrough: Vec<Passthrough>,
     /// How the tree tells the guest to call PSCI.
     pub psci: Conduit,
+    /// What each vCPU is to have of the CPU that it runs on.
+    pub share: Share,
+    /// The physical CPUs that the vCPUs may run on, not empty; `None` for all. See [`check_cpus_exist`].
+    pub cpus: Option<PcpuSet>,
+    /// What becomes of the VM when it crashes.
+    pub on_crash: OnCrash,
 }
 
 impl VmConfig {
@@ -61,6 +71,14 @@ impl VmConfig {
         let passed = self.passthrough.iter().flat_map(|device| &device.interrupts);
         let used = self.uarts.iter().map(|uart| &uart.interrupt).chain(passed);
         used.map(|intid| (intid.0 + 1).saturating_sub(FIRST_SPI)).max().unwrap_or(0)
+    }
+
+    /// Says that the VM's RAM is more than is free on a board with so many bytes in all.
+    #[must_use]
+    #[inline(never)]
+    pub fn too_large(&self, free_bytes: u64, board_bytes: u64) -> VmError {
+        let wanted_bytes = self.ram.iter().fold(0_u64, |sum, ram| sum.saturating_add(ram.size_bytes));
+        at(&self.ram_node, VmFault::TooLarge { wanted_bytes, free_bytes, board_bytes })
     }
 }
 
@@ -163,13 +181,33 @@ pub fn read(tree: &Fdt<'_>) -> Result<VmConfig, VmError> {
         psci: psci.what,
         vcpus: parts.cpus.iter().map(|cpu| cpu.what).collect(),
         ram: parts.ram.iter().map(|ram| ram.what).collect(),
+        ram_node: parts.ram.first().map(|ram| ram.path.clone()).unwrap_or_default(),
         performance_monitors: parts
             .performance_monitors
             .map(|Found { path, what: interrupt }| PerformanceMonitors { path, interrupt }),
         uarts: parts.uarts,
         passthrough: parts.passthrough,
         identity: parts.identity,
+        share: parts.policy.share,
+        cpus: parts.policy.cpus,
+        on_crash: parts.policy.on_crash,
     })
+}
+
+/// Requires the physical CPUs that a VM may run on to be among the `cpus` that are used of the board, numbered as
+/// [`crate::ids::PcpuId`] numbers them.
+///
+/// # Errors
+/// The first that is not.
+#[inline(never)]
+pub fn check_cpus_exist(config: &VmConfig, cpus: usize) -> Result<(), VmError> {
+    let wanted = config.cpus.unwrap_or(PcpuSet::EMPTY);
+    match wanted.iter().find(|pcpu| pcpu.index() >= cpus) {
+        Some(pcpu) => {
+            Err(at("/", VmFault::NoSuchCpu { board: "this board", number: u32::from(pcpu.0), cpus }))
+        }
+        None => Ok(()),
+    }
 }
 
 fn at(node: &str, fault: VmFault) -> VmError {

@@ -8,4 +8,5 @@ extern crate alloc;
 
 pub mod addr;
 pub mod ids;
+pub mod registers;
 pub mod share;

@@ -15,7 +15,7 @@ const SHORT: Duration = Duration::from_secs(30);
 /// How every line of the hypervisor's own begins.
 const PREFIX: &str = "trapeze: ";
 /// What the scripts read from the environment; a test's machine has nothing of its caller's.
-const SETTINGS: [&str; 18] = [
+const SETTINGS: [&str; 19] = [
     "APPEND",
     "BOARD",
     "BUNDLE",
@@ -29,6 +29,7 @@ const SETTINGS: [&str; 18] = [
     "KERNEL",
     "LOG",
     "MEM",
+    "PCPUS",
     "PL011",
     "PMU",
     "PORT",

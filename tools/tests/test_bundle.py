@@ -137,7 +137,27 @@ class Bundle(unittest.TestCase):
 
     def refuses_same_names(self):
         (self.path / "out.itb").unlink()
-        self.refuses("KERNEL=Image", "NAME=one", "--", "KERNEL=Image", "NAME=one", says=("NAME: ",))
+        self.refuses("KERNEL=Image", "NAME=one", "--", "KERNEL=Image", "NAME=one", says=("NAME=one: two VMs ",))
+
+    def test_a_vm_has_the_share_that_is_given_it(self):
+        self.accepts("KERNEL=Image", "WEIGHT=10000", "CAP=1", "ON=63+0", "CRASH=stop",
+                     "--", "KERNEL=Image", "PRIORITY=0", WEIGHT="7", ON="1")
+        for name, wanted in (("weight", "10000"), ("cap-percent", "1"), ("cpus", "63 0")):
+            self.assertEqual(self.property("/", f"trapeze,{name}", kind="u"), wanted)
+        self.assertEqual(self.property("/", "trapeze,on-crash"), "stop")
+        self.assertEqual(self.property("/", "trapeze,priority", "vm1", "u"), "0")
+        # Of the environment nothing is taken: a variable of that name may be anybody's.
+        source = (self.path / "out.vm1.dts").read_text(encoding="utf-8")
+        self.assertNotIn("trapeze,weight", source)
+        self.assertNotIn("trapeze,cpus", source)
+
+    def test_a_share_that_no_vm_can_have_is_refused(self):
+        for setting in ("WEIGHT=0", "WEIGHT=10001", "PRIORITY=32", "PRIORITY=high", "CAP=0", "CAP=101", "CAP=50%",
+                        "ON=+", "ON=0-3", "ON=64", "ON=1+1", "ON=0,1", "CRASH=restart"):
+            with self.subTest(setting):
+                self.refuses("KERNEL=Image", setting, says=(f"bundle: {setting}: ",))
+        self.refuses("KERNEL=Image", "WEIGHT=1", "PRIORITY=1", says=("WEIGHT=1: says nothing beside PRIORITY; ",))
+        self.refuses("KERNEL=Image", "--", "KERNEL=Image", "CAP=0", says=("bundle: vm1: CAP=0: ",))
 
     def test_the_same_settings_give_the_same_bytes(self):
         self.accepts("KERNEL=Image", "INITRD=initrd")

@@ -19,7 +19,7 @@ from tools.theorem.space import Encoding
 
 GUEST = "target/audit.img"
 SETTINGS = ("APPEND", "BARE", "BOARD", "BUNDLE", "CPU", "CPUS", "GIC", "GUEST", "IMAGE", "INITRD", "KERNEL", "LOG",
-            "MEM", "PMU", "PORT", "QEMU_ARGS", "QUIET")
+            "MEM", "PCPUS", "PMU", "PORT", "QEMU_ARGS", "QUIET")
 MEMORY = "64M"
 # A run takes some seconds; a busy host is slow.
 LIMIT_S = 300

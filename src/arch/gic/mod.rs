@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use trapeze::ids::IntId;
 use trapeze::interpreter::device::vgic::{ListRegister, ListRegisters, State};
 use trapeze::platform::dtb::interrupt::Trigger;
+use trapeze::vcpu::CpuInterface;
 
 use super::mmio::Mmio;
 
@@ -55,6 +56,7 @@ struct Loaded {
 /// Works out ICH_HCR_EL2 or GICH_HCR for a plan.
 fn control(lists: &ListRegisters) -> u32 {
     let [group0_off, group1_off] = lists.group_off;
+    let counted = u32::from(lists.eoi_count) << EOI_COUNT_SHIFT; // 0, but for a vCPU that left before it was folded
     let bits = [
         (lists.not_present_maintenance, HCR_LRENPIE),
         (lists.no_pending_maintenance, HCR_NPIE),
@@ -63,7 +65,7 @@ fn control(lists: &ListRegisters) -> u32 {
         (lists.group_enable_maintenance && group1_off, HCR_VGRP1_EIE),
         (lists.trap_deactivation, HCR_TDIR),
     ];
-    bits.iter().filter(|(is_asked, _)| *is_asked).fold(HCR_EN, |hcr, (_, bit)| hcr | bit)
+    bits.iter().filter(|(is_asked, _)| *is_asked).fold(HCR_EN | counted, |hcr, (_, bit)| hcr | bit)
 }
 
 /// An acknowledged interrupt: what IAR gave, to be handed back when it is over.
@@ -217,8 +219,29 @@ impl Gic {
         each!(self, gic => gic.virtual_control()) & VMCR_EOIM != 0
     }
 
-    /// Gives the virtual CPU interface the state it has after a reset.
-    pub fn reset_virtual(&self) {
-        each!(self, gic => gic.reset_virtual());
+    /// Takes a vCPU's part out of the CPU interface and its interrupts off this CPU: those that it is at are inactive here
+    /// until it comes back.
+    #[inline(never)]
+    pub fn leave(&self, lists: &mut ListRegisters, interface: &mut CpuInterface) {
+        each!(self, gic => gic.leave(lists, interface));
+        for intid in held(lists) {
+            self.deactivate(intid);
+        }
     }
+
+    /// Puts a vCPU's part into the CPU interface. Its timer is still off: an interrupt that it is at does not come again.
+    #[inline(never)]
+    pub fn enter(&self, lists: &ListRegisters, interface: &CpuInterface) {
+        for intid in held(lists) {
+            each!(self, gic => gic.activate(intid));
+        }
+        each!(self, gic => gic.enter(lists, interface));
+    }
+}
+
+/// Lists the private physical interrupts that a vCPU is to deactivate by its list registers. Shared ones stay active.
+#[inline]
+fn held(lists: &ListRegisters) -> impl Iterator<Item = IntId> {
+    let in_hand = |entry: &&ListRegister| entry.state != State::Invalid;
+    lists.in_use().filter(in_hand).filter_map(|entry| entry.physical).filter(|physical| physical.is_private())
 }

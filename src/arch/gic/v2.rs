@@ -8,9 +8,10 @@ use core::cell::Cell;
 
 use trapeze::ids::IntId;
 use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
+use trapeze::vcpu::CpuInterface;
 
 use super::{
-    Acknowledged, EOI_COUNT_SHIFT, HCR_EN, HCR_TDIR, ICACTIVER, ITARGETSR, KICK, Loaded, SPECIAL, control,
+    Acknowledged, EOI_COUNT_SHIFT, HCR_TDIR, ICACTIVER, ISACTIVER, ITARGETSR, KICK, Loaded, SPECIAL, control,
 };
 use crate::arch::memory;
 use crate::arch::mmio::Mmio;
@@ -106,7 +107,7 @@ impl V2 {
             list_registers: (blocks.hypervisor.read32(GICH_VTR) & 0x3f) as u8 + 1,
             loaded: Cell::default(),
         };
-        this.reset_virtual();
+        this.clear();
         this.set_enabled(KICK, true);
         this
     }
@@ -195,13 +196,32 @@ impl V2 {
         self.blocks.hypervisor.read32(GICH_VMCR)
     }
 
-    pub(super) fn reset_virtual(&self) {
+    /// Takes a vCPU's part out of the CPU interface, which signals nothing any more.
+    pub(super) fn leave(&self, lists: &mut ListRegisters, interface: &mut CpuInterface) {
+        self.save(lists);
+        interface.control = self.virtual_control();
+        interface.active_group0[0] = self.blocks.hypervisor.read32(GICH_APR);
+        self.blocks.hypervisor.write32(GICH_HCR, 0);
+        self.loaded.set(Loaded { control: 0, ..self.loaded.get() });
+    }
+
+    /// Puts a vCPU's part into the CPU interface.
+    pub(super) fn enter(&self, lists: &ListRegisters, interface: &CpuInterface) {
+        self.blocks.hypervisor.write32(GICH_VMCR, interface.control);
+        self.blocks.hypervisor.write32(GICH_APR, interface.active_group0[0]);
+        self.load(lists);
+    }
+
+    /// Makes a private interrupt active that a guest is at.
+    pub(super) fn activate(&self, intid: IntId) {
+        self.blocks.distributor.write32(ISACTIVER, 1 << (intid.0 % 32));
+    }
+
+    /// Empties the list registers.
+    pub(super) fn clear(&self) {
         for index in 0..u64::from(self.list_registers) {
             self.blocks.hypervisor.write32(GICH_LR + 4 * index, 0);
         }
-        self.blocks.hypervisor.write32(GICH_APR, 0);
-        self.blocks.hypervisor.write32(GICH_VMCR, 0);
-        self.blocks.hypervisor.write32(GICH_HCR, HCR_EN);
-        self.loaded.set(Loaded { used: 0, control: HCR_EN });
+        self.blocks.hypervisor.write32(GICH_HCR, 0);
     }
 }

@@ -6,8 +6,9 @@ use core::cell::Cell;
 
 use trapeze::ids::{Affinity, IntId};
 use trapeze::interpreter::device::vgic::{self, ListRegister, ListRegisters, State};
+use trapeze::vcpu::CpuInterface;
 
-use super::{Acknowledged, EOI_COUNT_SHIFT, GICD_IROUTER, HCR_EN, KICK, Loaded, SPECIAL, control};
+use super::{Acknowledged, EOI_COUNT_SHIFT, GICD_IROUTER, ISACTIVER, KICK, Loaded, SPECIAL, control};
 use crate::arch::mmio::Mmio;
 use crate::arch::sysreg::{dsb_sy, isb, read_sysreg, write_sysreg};
 
@@ -96,6 +97,8 @@ pub struct V3 {
     redistributor: Mmio,
     affinity: Affinity,
     list_registers: u8,
+    /// Bits of preemption: there is an active priorities register for each 32 levels.
+    priority_bits: u8,
     loaded: Cell<Loaded>,
 }
 
@@ -132,9 +135,10 @@ impl V3 {
             redistributor,
             affinity,
             list_registers: (vtr & 0x1f) as u8 + 1,
+            priority_bits: (vtr >> 26 & 0b111) as u8 + 1,
             loaded: Cell::default(),
         };
-        this.reset_virtual();
+        this.clear();
         this.set_enabled(KICK, true);
         isb();
         Some(this)
@@ -260,27 +264,74 @@ impl V3 {
         read_sysreg!("S3_4_C12_C11_7") as u32
     }
 
-    pub(super) fn reset_virtual(&self) {
+    /// Takes a vCPU's part out of the CPU interface, which signals nothing any more.
+    pub(super) fn leave(&self, lists: &mut ListRegisters, interface: &mut CpuInterface) {
+        self.save(lists);
+        interface.control = self.virtual_control();
+        interface.sre_el1 = read_sysreg!("S3_0_C12_C12_5"); // ICC_SRE_EL1
+        interface.active_group0[0] = read_sysreg!("S3_4_C12_C8_0") as u32; // ICH_AP0R0_EL2
+        interface.active_group1[0] = read_sysreg!("S3_4_C12_C9_0") as u32; // ICH_AP1R0_EL2
+        if self.priority_bits > 5 {
+            self.save_further_priorities(interface);
+        }
+        write_sysreg!("S3_4_C12_C11_0", 0); // ICH_HCR_EL2: off
+        self.loaded.set(Loaded { control: 0, ..self.loaded.get() });
+    }
+
+    /// Puts a vCPU's part into the CPU interface.
+    pub(super) fn enter(&self, lists: &ListRegisters, interface: &CpuInterface) {
+        // ICC_SRE_EL1 first: it decides about others. System registers mostly are all there is.
+        if interface.sre_el1 != read_sysreg!("S3_0_C12_C12_5") {
+            write_sysreg!("S3_0_C12_C12_5", interface.sre_el1);
+            isb();
+        }
+        write_sysreg!("S3_4_C12_C11_7", u64::from(interface.control)); // ICH_VMCR_EL2
+        write_sysreg!("S3_4_C12_C8_0", u64::from(interface.active_group0[0]));
+        write_sysreg!("S3_4_C12_C9_0", u64::from(interface.active_group1[0]));
+        if self.priority_bits > 5 {
+            self.load_further_priorities(interface);
+        }
+        self.load(lists);
+    }
+
+    #[inline(never)]
+    fn save_further_priorities(&self, interface: &mut CpuInterface) {
+        let CpuInterface { active_group0, active_group1, .. } = interface;
+        active_group0[1] = read_sysreg!("S3_4_C12_C8_1") as u32;
+        active_group1[1] = read_sysreg!("S3_4_C12_C9_1") as u32;
+        if self.priority_bits > 6 {
+            active_group0[2] = read_sysreg!("S3_4_C12_C8_2") as u32;
+            active_group0[3] = read_sysreg!("S3_4_C12_C8_3") as u32;
+            active_group1[2] = read_sysreg!("S3_4_C12_C9_2") as u32;
+            active_group1[3] = read_sysreg!("S3_4_C12_C9_3") as u32;
+        }
+    }
+
+    #[inline(never)]
+    fn load_further_priorities(&self, interface: &CpuInterface) {
+        let [_, group0 @ ..] = interface.active_group0.map(u64::from);
+        let [_, group1 @ ..] = interface.active_group1.map(u64::from);
+        write_sysreg!("S3_4_C12_C8_1", group0[0]);
+        write_sysreg!("S3_4_C12_C9_1", group1[0]);
+        if self.priority_bits > 6 {
+            write_sysreg!("S3_4_C12_C8_2", group0[1]);
+            write_sysreg!("S3_4_C12_C8_3", group0[2]);
+            write_sysreg!("S3_4_C12_C9_2", group1[1]);
+            write_sysreg!("S3_4_C12_C9_3", group1[2]);
+        }
+    }
+
+    /// Makes a private interrupt active that a guest is at.
+    pub(super) fn activate(&self, intid: IntId) {
+        self.redistributor.write32(GICR_SGI_BASE + ISACTIVER, 1 << (intid.0 % 32));
+    }
+
+    /// Empties the list registers.
+    pub(super) fn clear(&self) {
         for index in 0..self.list_registers {
             write_lr(index, 0);
         }
-        write_sysreg!("S3_4_C12_C8_0", 0); // ICH_AP0R0_EL2
-        write_sysreg!("S3_4_C12_C9_0", 0); // ICH_AP1R0_EL2
-        let bits = (read_sysreg!("S3_4_C12_C11_1") >> 26) & 0b111; // ICH_VTR_EL2.PREbits, less 1
-        if bits >= 5 {
-            write_sysreg!("S3_4_C12_C8_1", 0);
-            write_sysreg!("S3_4_C12_C9_1", 0);
-        }
-        if bits >= 6 {
-            write_sysreg!("S3_4_C12_C8_2", 0);
-            write_sysreg!("S3_4_C12_C8_3", 0);
-            write_sysreg!("S3_4_C12_C9_2", 0);
-            write_sysreg!("S3_4_C12_C9_3", 0);
-        }
-        write_sysreg!("S3_0_C12_C12_5", 0b111); // ICC_SRE_EL1: system registers, where there is a choice
-        write_sysreg!("S3_4_C12_C11_7", 0); // ICH_VMCR_EL2: groups off, PMR 0, as after a reset
-        write_sysreg!("S3_4_C12_C11_0", u64::from(HCR_EN));
-        self.loaded.set(Loaded { used: 0, control: HCR_EN });
+        write_sysreg!("S3_4_C12_C11_0", 0); // ICH_HCR_EL2
         isb();
     }
 }

@@ -15,7 +15,7 @@ use crate::interpreter::inject::Entry;
 use crate::interpreter::psci::{Power, Start};
 use crate::interpreter::sysreg::{Processor, SystemRegister};
 use crate::vcpu::Vcpu;
-use crate::vm::{Layout, Parts, Requests, Uart, Vm};
+use crate::vm::{Layout, Parts, Place, Requests, Uart, Vm};
 
 pub const GICD: u64 = 0x0800_0000;
 pub const GICC_DIR: u64 = 0x0801_1000;
@@ -121,13 +121,16 @@ impl Bench {
 
     pub fn with_list_registers(version: GicVersion, vcpus: u8, count: u8) -> Self {
         let vm = Vm::new(parts(version, vcpus));
+        for (post, id) in vm.posts.iter().zip(10..) {
+            post.set_place(Place::At(PcpuId(id), 0));
+        }
         let start = vm.power.lock().take_start(VcpuId(0)).unwrap();
         let mut bench = Self {
             vm,
             vcpus: (0..vcpus).map(|id| Vcpu::new(VcpuId(id), count)).collect(),
             cpus: (0..vcpus).map(|_| Scripted::new(version, count)).collect(),
         };
-        bench.vcpus[0].start(start.entry.get(), start.context);
+        bench.vcpus[0].start(start.entry.get(), start.context, 0);
         bench
     }
 
@@ -156,7 +159,7 @@ impl Bench {
         let at = usize::from(id);
         self.vm.posts[at].take();
         let start = self.vm.power.lock().take_start(VcpuId(id)).unwrap();
-        self.vcpus[at].start(start.entry.get(), start.context);
+        self.vcpus[at].start(start.entry.get(), start.context, 0);
         self.cpus[at].reset_virtual();
         interrupts::power_up(&mut self.vcpus[at], &self.vm, &mut self.cpus[at]);
     }
@@ -168,7 +171,9 @@ impl Bench {
         self.check_locks();
         match left {
             Left::Nothing => Next::Resume,
-            Left::Wait => Next::Wait,
+            Left::Wait { until: None } => Next::Wait,
+            Left::Wait { until } => Next::Idle { until },
+            Left::Yield => Next::Yield,
             Left::Off => Next::Off,
             Left::Stop(state) => Next::Stop(state),
         }
@@ -199,7 +204,7 @@ impl Bench {
     pub fn serve_kicks(&mut self) -> Vec<usize> {
         let mut planned = vec![];
         for pcpu in self.kicked() {
-            let cpu = self.vm.posts.iter().position(|post| post.pcpu == pcpu).unwrap();
+            let cpu = self.vm.posts.iter().position(|post| post.place() == Place::At(pcpu, 0)).unwrap();
             if self.vm.posts[cpu].take().contains(Requests::PLAN) {
                 interrupts::replan(&mut self.vcpus[cpu], &self.vm, &mut self.cpus[cpu]);
                 planned.push(cpu);
@@ -404,6 +409,6 @@ fn parts(version: GicVersion, vcpus: u8) -> Parts {
         vgic,
         uarts: vec![uart(UART, UART_SPI), uart(SECOND_UART, SECOND_UART_SPI)],
         power: Power::new(affinities, VcpuId(0), start).unwrap(),
-        pcpus: (0..vcpus).map(|id| PcpuId(id + 10)).collect(),
+        vcpus: usize::from(vcpus),
     }
 }

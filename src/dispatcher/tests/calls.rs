@@ -3,11 +3,11 @@
 use super::super::Next;
 use super::bench::{Bench, CPU_ON, ENTRY, RAM, esr};
 use super::machine::Call;
-use crate::ids::{IntId, PcpuId, VcpuId};
+use crate::ids::{IntId, VcpuId};
 use crate::interpreter::device::vgic::GicVersion;
 use crate::interpreter::psci;
 use crate::interpreter::sysreg::SystemRegister;
-use crate::vm::{Requests, State};
+use crate::vm::State;
 
 const PSCI_VERSION: u64 = 0x8400_0000;
 const CPU_SUSPEND: u64 = 0xc400_0001;
@@ -44,13 +44,12 @@ fn an_unknown_call_changes_x0_alone() {
 }
 
 #[test]
-fn cpu_on_kicks_its_target_and_nobody_else() {
+fn cpu_on_turns_its_target_on_and_nobody_else() {
     let mut bench = Bench::new(GicVersion::V3, 4);
     assert_eq!(bench.smc(0, [CPU_ON, 2, RAM + 0x1000, 0x77]), Next::Resume);
     assert_eq!((bench.vcpus[0].frame.x[0], bench.pc(0)), (0, ENTRY + 4));
-    assert_eq!(bench.cpus[0].calls, [Call::Kick(PcpuId(12))]);
-    let requests: Vec<_> = bench.vm.posts.iter().map(|post| post.take().contains(Requests::START)).collect();
-    assert_eq!(requests, [false, false, true, false]);
+    assert_eq!(bench.cpus[0].calls, [Call::TurnOn(VcpuId(2))]);
+    assert!(bench.vm.posts.iter().all(|post| post.take().is_empty()));
     bench.take_start(2);
     let frame = &bench.vcpus[2].frame;
     assert_eq!((frame.pc, frame.x[0], frame.pstate), (RAM + 0x1000, 0x77, 0x3c5));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::bench::{KERNEL_VA, RAM};
 use crate::addr::{GuestVa, Ipa, Pa};
 use crate::dispatcher::traps::Grants;
-use crate::ids::{IntId, PcpuId, Ticks, VmId};
+use crate::ids::{IntId, PcpuId, Ticks, VcpuId, VmId};
 use crate::interpreter::device::Width;
 use crate::interpreter::device::vgic::{
     GicVersion, ListRegister, ListRegisters, State, decode_v2, decode_v3, encode_v2, encode_v3,
@@ -19,6 +19,8 @@ use crate::interpreter::translation::{Attempt, Stages};
 use crate::interpreter::walk::Stage1;
 use crate::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
 use crate::machine::Machine;
+use crate::vcpu::Vcpu;
+use crate::vm::{Place, Post};
 use instructions::Vectors;
 
 /// What the monitor asked of the CPU, but for its list registers and questions.
@@ -34,6 +36,10 @@ pub enum Call {
     Deactivate(IntId),
     /// Interrupted another CPU.
     Kick(PcpuId),
+    /// Let a vCPU begin.
+    TurnOn(VcpuId),
+    /// Loaded SIMD&FP registers.
+    FloatingPoint,
     /// Set EL2's timer.
     Deadline(Option<Ticks>),
     /// Sent a character.
@@ -287,8 +293,19 @@ impl Machine for Scripted {
         self.calls.push(Call::Deactivate(intid));
     }
 
-    fn kick(&mut self, pcpu: PcpuId) {
-        self.calls.push(Call::Kick(pcpu));
+    fn summon(&mut self, post: &Post) {
+        if let Place::At(pcpu, _) = post.place() {
+            self.calls.push(Call::Kick(pcpu));
+        }
+    }
+
+    fn turn_on(&mut self, _: VmId, vcpu: VcpuId) {
+        self.calls.push(Call::TurnOn(vcpu));
+    }
+
+    fn give_floating_point(&mut self, vcpu: &mut Vcpu) {
+        vcpu.has_floating_point = true;
+        self.calls.push(Call::FloatingPoint);
     }
 
     fn set_deadline(&mut self, deadline: Option<Ticks>) {

@@ -95,7 +95,7 @@ fn the_first_touch_of_a_debug_register_gives_them_away() {
         assert_eq!((bench.vcpus[0].granted, bench.vcpus[1].granted), (Grants::DEBUG, Grants::NONE));
         let entry = bench.injects(0, system_esr(SystemRegister::MDSCR_EL1, 1, read), 0, 0);
         assert_eq!(entry.esr_el1, UNDEFINED, "the CPU has none");
-        bench.vcpus[0].start(ENTRY + 4, 0);
+        bench.vcpus[0].start(ENTRY + 4, 0, 0);
         assert_eq!(bench.vcpus[0].granted, Grants::NONE);
     }
 }

@@ -61,6 +61,12 @@ impl PhysicalTimer {
         }
     }
 
+    /// Tells whether the timer is on.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.is_enabled
+    }
+
     /// Tells whether the timer's interrupt line is asserted at the count `now`.
     #[must_use]
     pub fn line(&self, now: Ticks) -> bool {

@@ -52,6 +52,8 @@ pub enum FitFault {
         /// What is provided.
         wanted: &'static str,
     },
+    /// A property of the hypervisor's own, of which a bundle has none.
+    OwnProperty(String),
     /// A configuration asks for a kind of image that a VM does not have.
     NotLoaded(&'static str),
     /// A configuration names an image that does not exist.
@@ -118,6 +120,11 @@ impl fmt::Display for FitFault {
             Self::Unsupported { property, value, wanted } => {
                 write!(f, "{property}: \"{value}\" is not supported: give {wanted}")
             }
+            Self::OwnProperty(property) => write!(
+                f,
+                "{property}: unknown property: a bundle has none of Trapeze's; \
+                 remove it or move it to the VM's tree, the image that fdt names"
+            ),
             Self::NotLoaded(property) => {
                 write!(f, "{property}: a VM has kernel, fdt and ramdisk only: remove this property")
             }

@@ -123,6 +123,20 @@ fn an_image_without_a_hash_is_taken_as_it_is() {
 }
 
 #[test]
+fn properties_of_the_hypervisors_own_are_in_no_bundle() {
+    let wanted = "unknown property: a bundle has none of Trapeze's; \
+                  remove it or move it to the VM's tree, the image that fdt names";
+    let weight = |node: Tree| node.cells("trapeze,weight", &[100]);
+    let [first, second] = &said(bundle().with("/configurations/conf-1", weight))[..] else { unreachable!() };
+    assert_eq!(*first, Some(format!("/configurations/conf-1: trapeze,weight: {wanted}")));
+    assert_eq!(*second, None);
+    let misspelt = |node: Tree| node.flag("trapeze,wait");
+    let [first, second] = &said(bundle().with("/images/ramdisk-1", misspelt))[..] else { unreachable!() };
+    assert_eq!(*first, Some(format!("/images/ramdisk-1: trapeze,wait: {wanted}")));
+    assert_eq!(*second, None);
+}
+
+#[test]
 fn every_hash_of_an_image_counts() {
     let second = crc32(b"something else");
     let second = Tree { name: "hash@2".to_string(), ..second };

@@ -86,6 +86,8 @@ fn a_copy_of_the_copy_is_the_same() {
 fn what_is_not_for_the_guest_is_left_out() {
     let tree = virt(2)
         .with("/cpus", |n| n.cells("trapeze,secret", &[1]))
+        .cells("trapeze,weight", &[200])
+        .text("trapeze,on-crash", "reset")
         .with("/cpus/cpu@1", |n| n.text("status", "disabled"))
         .child(Tree::node("rtc").text("status", "disabled"));
     let lines = listed(&build_tree(&tree, None).unwrap());

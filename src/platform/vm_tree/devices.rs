@@ -4,7 +4,8 @@
 //! Follows the bindings in Linux Documentation/devicetree/bindings: interrupt-controller/arm,gic-v3 and arm,gic,
 //! timer/arm,arch_timer, serial/pl011, arm/psci, arm/pmu.
 
-use super::scan::{PASSTHROUGH, Place, TRUSTED_DMA};
+use super::own::{PASSTHROUGH, TRUSTED_DMA};
+use super::scan::Place;
 use super::{Conduit, Gic, Passthrough, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, Region};
 use crate::ids::IntId;
@@ -169,7 +170,7 @@ pub(super) fn passthrough(place: &Place<'_, '_>) -> Result<Passthrough, VmError>
         compatible: text("compatible", "what the board's tree says of it")?,
         registers: place.on_bus()?.spans(1)?,
         interrupts,
-        trusts_dma: node::value(place.node, TRUSTED_DMA).is_some(),
+        trusts_dma: place.flag(TRUSTED_DMA)?,
     })
 }
 

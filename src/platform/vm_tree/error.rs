@@ -1,10 +1,13 @@
 //! What can be wrong with a VM's device tree, in words.
 
 use super::devices::provided;
+use super::own::{CPUS, Home, PRIORITY, WEIGHT, known_in};
 use crate::addr::{Ipa, Region};
 use crate::ids::{Affinity, IntId};
 use alloc::string::String;
 use core::fmt;
+
+const MIB: u64 = 1 << 20;
 
 /// A fault of a VM's tree and the node that has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +47,43 @@ pub enum VmFault {
     /// A device that is not provided: the first string of its `compatible`.
     NotProvided(String),
     /// A property of the hypervisor's own that it does not know.
-    UnknownProperty(String),
+    UnknownProperty {
+        /// Its name.
+        property: String,
+        /// What the node is.
+        homes: &'static [Home],
+    },
+    /// A property of the hypervisor's own at a node where it says nothing.
+    Misplaced {
+        /// Its name.
+        property: &'static str,
+        /// Where it belongs.
+        home: Home,
+    },
+    /// A number that is none, or out of range.
+    Number {
+        /// Name of the property.
+        property: &'static str,
+        /// The number, if it is one cell.
+        value: Option<u32>,
+        /// Lowest possible.
+        least: u32,
+        /// Highest possible.
+        most: u32,
+    },
+    /// Both a weight and a priority.
+    TwoClasses,
+    /// A physical CPU that is named twice.
+    SameCpu(u32),
+    /// A physical CPU that there is not.
+    NoSuchCpu {
+        /// What lacks it.
+        board: &'static str,
+        /// Its number.
+        number: u32,
+        /// How many there are.
+        cpus: usize,
+    },
     /// A device with addresses whose parent is no bus.
     NotOnABus,
     /// A region that is empty or not made of whole pages.
@@ -76,6 +115,15 @@ pub enum VmFault {
         region: Region<Ipa>,
         /// Path of the other node.
         other: String,
+    },
+    /// More RAM than is free.
+    TooLarge {
+        /// Bytes of RAM of the VM.
+        wanted_bytes: u64,
+        /// Bytes that are free.
+        free_bytes: u64,
+        /// Bytes of RAM of the board.
+        board_bytes: u64,
     },
     /// Reserved memory where there is no RAM.
     ReservedOutsideRam(Region<Ipa>),
@@ -134,6 +182,13 @@ impl fmt::Display for VmError {
     }
 }
 
+fn list(f: &mut fmt::Formatter<'_>, names: impl Iterator<Item = &'static str>) -> fmt::Result {
+    names.enumerate().try_for_each(|(at, name)| {
+        f.write_str(if at == 0 { "" } else { ", " })?;
+        f.write_str(name)
+    })
+}
+
 impl fmt::Display for VmFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -144,12 +199,31 @@ impl fmt::Display for VmFault {
             }
             Self::NotProvided(compatible) => {
                 write!(f, "compatible: \"{compatible}\" is not provided: remove the node; a VM can have ")?;
-                provided().enumerate().try_for_each(|(at, name)| {
-                    f.write_str(if at == 0 { "" } else { ", " })?;
-                    f.write_str(name)
-                })
+                list(f, provided())
             }
-            Self::UnknownProperty(name) => write!(f, "{name}: unknown property: remove it or correct its name"),
+            Self::UnknownProperty { property, homes } => {
+                write!(f, "{property}: unknown property: remove it or correct its name; this node can have ")?;
+                if homes.is_empty() { f.write_str("none of Trapeze's") } else { list(f, known_in(homes)) }
+            }
+            Self::Misplaced { property, home } => {
+                write!(f, "{property}: says nothing at this node: move it to {}", home.words())
+            }
+            Self::Number { property, value, least, most } => {
+                write!(f, "{property}: ")?;
+                match value {
+                    Some(value) => write!(f, "{value} is out of range")?,
+                    None => f.write_str("malformed")?,
+                }
+                write!(f, ": give one cell, <{least}> to <{most}>")
+            }
+            Self::TwoClasses => write!(
+                f,
+                "{WEIGHT}: says nothing beside {PRIORITY}: remove {WEIGHT}; or, to share CPUs by weight, {PRIORITY}"
+            ),
+            Self::SameCpu(number) => write!(f, "{CPUS}: CPU {number} is there twice: give each CPU once"),
+            Self::NoSuchCpu { board, number, cpus } => {
+                write!(f, "{CPUS}: {board} has no CPU {number}: give numbers below {cpus}")
+            }
             Self::NotOnABus => {
                 f.write_str("reg: the parent is no bus: move the node to / or below a node compatible with \"simple-bus\"")
             }
@@ -165,6 +239,13 @@ impl fmt::Display for VmFault {
                 write!(f, "reg: {what} cannot have {bytes:#x} bytes: give {wanted}")
             }
             Self::Overlap { region, other } => write!(f, "reg: {region} overlaps {other}: move one of them"),
+            Self::TooLarge { wanted_bytes, free_bytes, board_bytes } => write!(
+                f,
+                "reg: {} MiB, but {} MiB are free of the board's {} MiB: give this VM less, or another one",
+                wanted_bytes.div_ceil(MIB),
+                free_bytes / MIB,
+                board_bytes / MIB
+            ),
             Self::ReservedOutsideRam(region) => {
                 write!(f, "reg: {region} is not in the VM's RAM: reserve memory that /memory has")
             }

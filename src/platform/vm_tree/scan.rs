@@ -4,6 +4,7 @@
 //! Follows the Devicetree Specification v0.4, chapters 2 and 3.
 
 use super::devices::{self, Device, SIMPLE_BUS};
+use super::own::{self, Home, IDENTITY, PASSTHROUGH, Policy};
 use super::{Conduit, Gic, Passthrough, Timer, Uart, VmError, VmFault};
 use crate::addr::{Ipa, PAGE_BYTES, Region};
 use crate::ids::{Affinity, IntId};
@@ -15,15 +16,6 @@ use fdt::Fdt;
 
 /// First address above a guest's physical address space: 40 bits of it.
 const IPA_LIMIT: u64 = 1 << 40;
-
-/// Prefix of properties that are the hypervisor's own.
-pub(crate) const OWN_PREFIX: &str = "trapeze,";
-/// Of a device that is the host's own: the path of its node there.
-pub const PASSTHROUGH: &str = "trapeze,passthrough";
-/// Of such a device: it may master the bus, and reach all memory.
-pub(crate) const TRUSTED_DMA: &str = "trapeze,trusted-dma";
-/// Of memory: it is to be where the guest believes it to be.
-const IDENTITY: &str = "trapeze,identity";
 
 /// Something found in the tree, and where.
 #[derive(Clone)]
@@ -37,6 +29,7 @@ pub(super) struct Found<T> {
 pub(super) struct Parts {
     pub(super) ram: Vec<Found<Region<Ipa>>>,
     pub(super) identity: bool,
+    pub(super) policy: Policy,
     pub(super) reserved: Vec<Found<Region<Ipa>>>,
     pub(super) cpus: Vec<Found<Affinity>>,
     /// A CPU without `enable-method`.
@@ -122,14 +115,24 @@ impl Parts {
         // Kernels go by `device_type`, whatever the name of the node.
         let kind = node::value(place.node, "device_type").and_then(node::text).unwrap_or(base);
         let is_passed = node::value(place.node, PASSTHROUGH).is_some();
-        place.refuse_unknown_properties(match (place.kind, kind) {
-            (Kind::Top, "memory") => &[IDENTITY],
-            (Kind::Top, "cpus" | "reserved-memory") => &[],
-            (Kind::Top | Kind::Other, _) if is_passed => &[PASSTHROUGH, TRUSTED_DMA],
-            _ => &[],
-        })?;
+        own::refuse_strangers(
+            place,
+            match (place.kind, kind) {
+                (Kind::Root, _) => &[Home::Root],
+                (Kind::Top, "memory") => &[Home::Memory],
+                (Kind::Top, "cpus" | "reserved-memory") => &[],
+                (Kind::Top | Kind::Other, _) if is_passed => &[Home::Device, Home::HostDevice],
+                (Kind::Top | Kind::Other, _) if node::value(place.node, "compatible").is_some() => {
+                    &[Home::Device]
+                }
+                _ => &[],
+            },
+        )?;
         match (place.kind, base) {
-            (Kind::Root, _) => Ok(Below { kind: Kind::Top, is_on_bus: true }),
+            (Kind::Root, _) => {
+                self.policy = Policy::read(place)?;
+                Ok(Below { kind: Kind::Top, is_on_bus: true })
+            }
             (Kind::Passthrough, _) => Ok(PASSED),
             (Kind::Top, "cpus") => Ok(Below { kind: Kind::Cpus, is_on_bus: false }),
             (Kind::Top, "reserved-memory") => Ok(Below { kind: Kind::Reserved, is_on_bus: true }),
@@ -148,7 +151,7 @@ impl Parts {
             return Err(place.malformed("device_type", "\"memory\""));
         }
         self.ram.extend(place.reg()?.into_iter().map(|what| place.found(what)));
-        self.identity |= node::value(place.node, IDENTITY).is_some();
+        self.identity |= place.flag(IDENTITY)?;
         Ok(OTHER)
     }
 
@@ -262,6 +265,15 @@ impl<'t, 'a> Place<'t, 'a> {
         node::number(value).map(Some).ok_or_else(|| self.malformed(property, "a number of one or two cells"))
     }
 
+    /// Reads a property that says all by being there.
+    pub(super) fn flag(&self, property: &'static str) -> Result<bool, VmError> {
+        match node::value(self.node, property) {
+            Some([]) => Ok(true),
+            Some(_) => Err(self.malformed(property, "it as an empty property, or none")),
+            None => Ok(false),
+        }
+    }
+
     fn phandle(&self) -> Result<Option<u32>, VmError> {
         Ok(self.optional_number("phandle")?.and_then(|phandle| u32::try_from(phandle).ok()))
     }
@@ -299,12 +311,6 @@ impl<'t, 'a> Place<'t, 'a> {
 
     fn refuse_second<T>(&self, first: Option<&Found<T>>) -> Result<(), VmError> {
         first.map_or(Ok(()), |first| Err(self.fault(VmFault::Second(first.path.clone()))))
-    }
-
-    fn refuse_unknown_properties(&self, known: &[&str]) -> Result<(), VmError> {
-        let is_unknown = |name: &str| name.starts_with(OWN_PREFIX) && !known.contains(&name);
-        let own = self.node.properties().find(|property| is_unknown(property.name));
-        own.map_or(Ok(()), |own| Err(self.fault(VmFault::UnknownProperty(node::shown(own.name)))))
     }
 
     /// Lists the children in order.

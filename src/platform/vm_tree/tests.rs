@@ -80,12 +80,14 @@ fn gic_v2(tree: Tree) -> Tree {
     })
 }
 
-fn read_tree(tree: &Tree) -> Result<VmConfig, VmError> {
+/// Reads a VM's machine.
+pub(crate) fn read_tree(tree: &Tree) -> Result<VmConfig, VmError> {
     let blob = tree.blob();
     read(&Fdt::new(&blob).unwrap())
 }
 
-fn said(tree: &Tree) -> String {
+/// Returns what is said of a machine, which must be wrong.
+pub(crate) fn said(tree: &Tree) -> String {
     read_tree(tree).unwrap_err().to_string()
 }
 
@@ -94,7 +96,7 @@ fn region(start: u64, bytes: u64) -> Region<Ipa> {
 }
 
 /// A device of the host's.
-fn rtc() -> Tree {
+pub(crate) fn rtc() -> Tree {
     Tree::node("rtc@a000040")
         .text("compatible", "arm,pl031|arm,primecell")
         .cells("reg", &[0, 0xa00_0040, 0, 0x40])
@@ -148,30 +150,10 @@ fn a_device_of_the_hosts_is_apart_from_all_that_is_not() {
 }
 
 #[test]
-fn properties_of_the_hypervisors_own_are_known_where_they_mean_something() {
-    let unknown = |tree: &Tree| said(tree).contains(": unknown property: remove it or correct its name");
-    let placed = [
-        ("/memory@40000000", "trapeze,passthrough"),
-        ("/memory@40000000", "trapeze,trusted-dma"),
-        ("/cpus", "trapeze,passthrough"),
-        ("/cpus/cpu@0", "trapeze,passthrough"),
-        ("/chosen", "trapeze,identity"),
-        ("/pl011@9000000", "trapeze,trusted-dma"),
-        ("/pl011@9000000", "trapeze,identity"),
-    ];
-    for (node, property) in placed {
-        assert!(unknown(&virt(1).with(node, |n| n.text(property, "/x"))), "{property} in {node}");
-    }
-    assert!(unknown(&virt(1).child(rtc().flag("trapeze,identity"))));
-    assert!(unknown(&virt(1).child(rtc().child(Tree::node("below").text("trapeze,passthrough", "/x")))));
-    let nothing = virt(1).child(rtc().flag("trapeze,passthrough"));
-    assert!(said(&nothing).starts_with("/rtc@a000040: trapeze,passthrough: malformed: "));
-}
-
-#[test]
 fn the_default_machine_is_read_as_it_is() {
     let wanted = VmConfig {
         ram: vec![region(0x4000_0000, 0x2000_0000)],
+        ram_node: "/memory@40000000".to_string(),
         vcpus: vec![Affinity::from_mpidr(0), Affinity::from_mpidr(1)],
         gic: Gic::V3 {
             distributor: region(0x800_0000, 0x1_0000),
@@ -187,6 +169,9 @@ fn the_default_machine_is_read_as_it_is() {
             interrupt: IntId(33),
         }],
         psci: Conduit::Hvc,
+        share: Share::default(),
+        cpus: None,
+        on_crash: OnCrash::Stop,
     };
     assert_eq!(read_tree(&virt(2)), Ok(wanted.clone()));
     let gic =
@@ -206,7 +191,8 @@ fn all_the_ways_to_say_the_same_are_read() {
     let wide = read_tree(&virt(1).with("/cpus", wide)).unwrap();
     assert_eq!(wide.vcpus, [Affinity { aff3: 0x12, aff2: 0x34, aff1: 0x56, aff0: 0xf }]);
     let renamed = |n: Tree| Tree { name: "ram".to_string(), ..n };
-    assert_eq!(read_tree(&virt(1).with("/memory@40000000", renamed)).unwrap().ram, base.ram);
+    let renamed = read_tree(&virt(1).with("/memory@40000000", renamed)).unwrap();
+    assert_eq!((renamed.ram, &*renamed.ram_node), (base.ram.clone(), "/ram"));
     let two = |n: Tree| n.cells("reg", &[1, 0, 0, 0x1000, 0, 0x4000_0000, 0, 0x1000]);
     let two = read_tree(&virt(1).with("/memory@40000000", two)).unwrap();
     assert_eq!(two.ram, [region(0x4000_0000, 0x1000), region(0x1_0000_0000, 0x1000)]);
@@ -314,7 +300,7 @@ fn each_mistake_in_a_machine_has_its_sentence() {
         (
             "/timer",
             |n| n.cells("trapeze,priority", &[1]),
-            "trapeze,priority: unknown property: remove it or correct its name",
+            "trapeze,priority: says nothing at this node: move it to /",
         ),
         ("/memory@40000000", |n| n.without("device_type"), "device_type: missing: give \"memory\""),
         ("/memory@40000000", |n| n.text("device_type", "ram"), "device_type: malformed: give \"memory\""),
@@ -503,6 +489,19 @@ fn each_mistake_in_a_machine_has_its_sentence() {
     for (path, change, wanted) in rows {
         assert_eq!(said(&virt(2).with(path, change)), format!("{path}: {wanted}"));
     }
+}
+
+#[test]
+fn a_vm_that_is_too_large_is_told_what_is_free_and_what_there_is() {
+    let refused = |tree: &Tree| read_tree(tree).unwrap().too_large((800 << 20) + 0xfff, 2 << 30).to_string();
+    assert_eq!(
+        refused(&virt(1)),
+        "/memory@40000000: reg: 512 MiB, but 800 MiB are free of the board's 2048 MiB: \
+         give this VM less, or another one"
+    );
+    let two = |n: Tree| n.cells("reg", &[0, 0x8000_0000, 0, 0x1000, 0, 0x4000_0000, 0, 0x2000_0000]);
+    let error = refused(&virt(1).with("/memory@40000000", two));
+    assert!(error.starts_with("/memory@40000000: reg: 513 MiB, but 800 MiB"), "{error}");
 }
 
 #[test]
