@@ -1,8 +1,10 @@
 //! Several VMs, an operator and the monitor at one terminal.
 
+use super::typed::{HELP, LIFE};
 use super::*;
 use alloc::string::String;
 use alloc::vec;
+use shell::Command;
 
 const ONE: VmId = VmId(0);
 const TWO: VmId = VmId(1);

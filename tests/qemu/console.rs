@@ -33,7 +33,8 @@ fn a_vm_alone_writes_while_the_monitor_is_open() {
 
 #[test]
 fn a_paste_of_100_kb_arrives_whole() {
-    let paste: String = (0..100_000_u64).map(|at| char::from(b'a' + (at * at / 7 % 26) as u8)).collect();
+    let letter = |at: u64| char::from(b'a' + u8::try_from(at * at / 7 % 26).unwrap());
+    let paste: String = (0..100_000).map(letter).collect();
     let outcome = debian()
         .after("/ # ", "stty raw -echo; echo rea''dy; head -c 100000 | crc32; stty sane; poweroff\r")
         .after("ready", &paste)
