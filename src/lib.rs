@@ -11,7 +11,8 @@
 //! allocator and interpreter never call each other. Handlers do nothing themselves: they return what
 //! happens next, and `arch/` carries it out through [`machine::Machine`], the only door to hardware.
 //!
-//! [`platform`] reads what describes machines: the host's device tree, the bundle, a VM's tree.
+//! [`platform`] reads what describes machines: the host's device tree, the bundle, a VM's tree. [`shell`] is what an
+//! operator types to, and how reports look.
 //!
 //! There is no hardware access and no `unsafe` in this crate, so what the host tests is what ships.
 #![cfg_attr(not(test), no_std)]
@@ -20,6 +21,7 @@
 extern crate alloc;
 
 pub use platform;
+pub use shell;
 pub use vocabulary::{addr, ids, registers, share};
 
 pub mod allocator;

@@ -1,24 +1,26 @@
-//! One terminal for all VMs: in what order their output comes, and who gets what is typed.
+//! One terminal for all VMs: in what order their output comes, and who gets what is typed (`typed.rs`).
 //!
 //! Not here: the UART. What one VM alone writes goes through byte by byte. Of several VMs each line begins with the VM's
 //! name: that of the VM in front as it is written, those of the others when they are whole. While the one in front is
 //! writing, the others wait for the end of its line; one that stops in the middle, as at a prompt, does not hold them up.
+//! While the monitor's shell is open it is in front of all VMs, and their lines come above its prompt.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use shell::{Name, Shell};
+
 use crate::ids::{Ticks, VmId};
 
-/// What begins a command to the terminal where there are several VMs: Ctrl-]. Typed twice it is itself.
-pub const ESCAPE: u8 = 0x1d;
+mod typed;
+
+pub use typed::ESCAPE;
+use typed::MAX_TYPED_BYTES;
 
 /// Most that is kept of a VM's output, in bytes as they will be written; a longer line comes in pieces. It is what others
 /// may have to wait for.
 const MAX_KEPT_BYTES: usize = 512;
-
-/// Most that is typed ahead to a VM that does not read, in bytes; what is more is lost, and the escape is still seen.
-const MAX_TYPED_BYTES: usize = 1024;
 
 /// A VM that writes.
 #[derive(Debug)]
@@ -29,8 +31,10 @@ struct Voice {
     kept: Vec<u8>,
     /// What that comes to on the terminal, in bytes.
     cost: usize,
-    /// What was typed to it while several VMs were here, and it has not read.
+    /// What was typed to it, and it has not read.
     typed: VecDeque<u8>,
+    /// There was no more room for what is typed, and has not been since: the half of it has to be read.
+    is_full: bool,
 }
 
 impl Voice {
@@ -45,7 +49,7 @@ impl Voice {
 }
 
 /// The terminal.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Terminal {
     voices: Vec<Voice>,
     /// Place of the VM that is in front.
@@ -59,6 +63,23 @@ pub struct Terminal {
     /// More VMs are about to join.
     is_opening: bool,
     is_escaped: bool,
+    /// What the VM writes comes as it is.
+    is_plain: bool,
+    /// When what was typed to the VM in front filled its room, or when a VM read last.
+    waits_since: Ticks,
+    /// The monitor's shell, once it was opened.
+    shell: Option<Box<Shell>>,
+    is_shell_open: bool,
+    /// The shell's prompt is on the row of the cursor.
+    has_prompt: bool,
+    /// Names that are completed.
+    names: Vec<Name>,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Terminal {
@@ -73,7 +94,18 @@ impl Terminal {
             patience: 0,
             is_opening: false,
             is_escaped: false,
+            is_plain: true,
+            waits_since: Ticks(0),
+            shell: None,
+            is_shell_open: false,
+            has_prompt: false,
+            names: Vec::new(),
         }
+    }
+
+    /// Sets how long the one in front may be silent in the middle of a line before it has stopped there, in ticks.
+    pub fn set_patience(&mut self, patience: u64) {
+        self.patience = patience;
     }
 
     /// Says that several VMs are going to join: the first must not begin as if it were alone. One in front that has been
@@ -81,11 +113,17 @@ impl Terminal {
     pub fn open(&mut self, patience: u64) {
         self.is_opening = true;
         self.patience = patience;
+        self.note_change();
     }
 
     /// Says that all have joined.
     pub fn opened(&mut self) {
         self.is_opening = false;
+        self.note_change();
+    }
+
+    fn note_change(&mut self) {
+        self.is_plain = !self.is_shared() && !self.is_shell_open;
     }
 
     /// Lets a VM write. The first one is in front.
@@ -96,20 +134,37 @@ impl Terminal {
             kept: Vec::with_capacity(MAX_KEPT_BYTES),
             cost: 0,
             typed: VecDeque::with_capacity(MAX_TYPED_BYTES),
+            is_full: false,
         });
+        self.know(name);
+        self.note_change();
+    }
+
+    /// Lets the shell complete the name of a VM that may join. One that has joined stays known.
+    pub fn know(&mut self, name: &str) {
+        if self.names.iter().all(|known| &**known != name) {
+            self.names.push(name.into());
+            if let Some(shell) = &mut self.shell {
+                shell.set_names(self.names.clone());
+            }
+        }
     }
 
     /// Takes a VM off, with what is left of its last line.
-    pub fn leave(&mut self, vm: VmId, out: &mut impl FnMut(u8)) {
+    pub fn leave(&mut self, vm: VmId, out: &mut dyn FnMut(u8)) {
         let Some(at) = self.place_of(vm) else { return };
         self.write_kept(at, true, out);
         self.voices.remove(at);
+        self.note_change();
         let was_in_front = at == self.front;
         if at < self.front || self.front == self.voices.len() {
             self.front = self.front.saturating_sub(1);
         }
         // What the next one has written so far was not to be seen.
-        if was_in_front && self.voices.get(self.front).is_some_and(|voice| !voice.kept.is_empty()) {
+        if was_in_front
+            && !self.is_shell_open
+            && self.voices.get(self.front).is_some_and(|voice| !voice.kept.is_empty())
+        {
             self.show_front(out);
         }
     }
@@ -122,9 +177,15 @@ impl Terminal {
 
     /// Tells whether several VMs share it.
     #[must_use]
-    #[inline]
     pub fn is_shared(&self) -> bool {
         self.is_opening || self.voices.len() > 1
+    }
+
+    /// Tells whether what a VM writes goes to [`Self::put_plain`]: it is alone, and in front.
+    #[must_use]
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// Takes a byte that comes as it is.
@@ -136,9 +197,9 @@ impl Terminal {
 
     /// Takes a byte that a VM writes `now`. Tells whether it ends a line that is kept back: [`Self::write_lines`] is to
     /// be called when the VM in front has had its time.
-    pub fn put(&mut self, vm: VmId, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    pub fn put(&mut self, vm: VmId, byte: u8, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         let Some(at) = self.place_of(vm) else { return false };
-        if at != self.front {
+        if at != self.front || self.is_shell_open {
             return self.keep(at, byte, now, out);
         }
         self.front_wrote = now;
@@ -146,7 +207,7 @@ impl Terminal {
         false
     }
 
-    fn put_in_front(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
+    fn put_in_front(&mut self, byte: u8, out: &mut dyn FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(self.front) else { return };
         // A carriage return alone begins no line: consoles end theirs with both.
         if !self.is_mid_line && byte != b'\r' {
@@ -162,7 +223,7 @@ impl Terminal {
 
     /// Writes lines that were kept back, of one VM, unless the one in front is still in the middle of a line. Tells
     /// whether there are more.
-    pub fn write_lines(&mut self, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    pub fn write_lines(&mut self, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         if !self.is_front_busy(now) {
             self.write_next(out);
         }
@@ -170,16 +231,16 @@ impl Terminal {
     }
 
     fn is_front_busy(&self, now: Ticks) -> bool {
-        self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience
+        !self.is_shell_open && self.is_mid_line && now.0.wrapping_sub(self.front_wrote.0) < self.patience
     }
 
-    fn write_next(&mut self, out: &mut impl FnMut(u8)) {
+    fn write_next(&mut self, out: &mut dyn FnMut(u8)) {
         if let Some(at) = self.voices.iter().position(Voice::has_line) {
             self.write_kept(at, false, out);
         }
     }
 
-    fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut impl FnMut(u8)) -> bool {
+    fn keep(&mut self, at: usize, byte: u8, now: Ticks, out: &mut dyn FnMut(u8)) -> bool {
         let is_full = |voice: &Voice| voice.cost + voice.line_cost(byte) > MAX_KEPT_BYTES;
         if self.voices.get(at).is_some_and(is_full) {
             self.write_kept(at, true, out);
@@ -194,11 +255,14 @@ impl Terminal {
     }
 
     /// Writes the whole lines that are kept of a VM, or all that is.
-    fn write_kept(&mut self, at: usize, all: bool, out: &mut impl FnMut(u8)) {
+    fn write_kept(&mut self, at: usize, all: bool, out: &mut dyn FnMut(u8)) {
         let Some(voice) = self.voices.get_mut(at) else { return };
         let whole = voice.kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let end = if all { voice.kept.len() } else { whole };
-        let lines = voice.kept.get(..end).unwrap_or_default();
+        let Some(lines) = voice.kept.get(..end).filter(|lines| !lines.is_empty()) else { return };
+        if self.has_prompt {
+            Shell::erase(out);
+        }
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
             end_line(&mut self.is_mid_line, out);
             name(&voice.name, out);
@@ -208,61 +272,36 @@ impl Terminal {
         }
         voice.kept.drain(..end);
         voice.cost = voice.kept.len();
+        self.give_back(out);
     }
 
-    /// Ends the line that the cursor is on, for somebody else's.
-    pub fn end_line(&mut self, out: &mut impl FnMut(u8)) {
+    /// Leaves the line that the cursor is on, for one that is nobody's here; [`Self::give_back`] is to follow it.
+    pub fn make_way(&mut self, out: &mut dyn FnMut(u8)) {
+        if self.has_prompt {
+            Shell::erase(out);
+        }
         end_line(&mut self.is_mid_line, out);
     }
 
-    /// Takes a byte that was typed: after [`ESCAPE`], a digit puts the VM of that number in front, and n the next one.
-    pub fn typed(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
-        let is_command = self.is_escaped;
-        self.is_escaped = !is_command && byte == ESCAPE;
-        if is_command && byte != ESCAPE {
-            self.command(byte, out);
-        } else if !self.is_escaped
-            && let Some(voice) = self.voices.get_mut(self.front)
-            && voice.typed.len() < MAX_TYPED_BYTES
-        {
-            voice.typed.push_back(byte);
+    /// Goes back to the line that was left, if that is the shell's.
+    pub fn give_back(&self, out: &mut dyn FnMut(u8)) {
+        if let Some(shell) = self.shell.as_ref().filter(|_| self.has_prompt) {
+            shell.redraw(out);
         }
-    }
-
-    fn command(&mut self, byte: u8, out: &mut impl FnMut(u8)) {
-        let wanted = match byte {
-            b'n' if self.front + 1 >= self.voices.len() => 0,
-            b'n' => self.front + 1,
-            b'1'..=b'9' => usize::from(byte - b'1'),
-            _ => return,
-        };
-        if wanted < self.voices.len() && wanted != self.front {
-            self.front = wanted;
-            self.show_front(out);
-        }
-    }
-
-    /// Returns the next byte that was typed to a VM.
-    pub fn read(&mut self, vm: VmId) -> Option<u8> {
-        let at = self.place_of(vm)?;
-        self.voices.get_mut(at)?.typed.pop_front()
     }
 
     /// Writes what the VM in front has of its line: the cursor goes there.
-    fn show_front(&mut self, out: &mut impl FnMut(u8)) {
+    fn show_front(&mut self, out: &mut dyn FnMut(u8)) {
         self.write_kept(self.front, false, out);
-        self.end_line(out);
+        end_line(&mut self.is_mid_line, out);
+        let is_shared = self.is_shared();
         let Some(voice) = self.voices.get_mut(self.front) else { return };
-        name(&voice.name, out);
+        if is_shared || !voice.kept.is_empty() {
+            name(&voice.name, out);
+            self.is_mid_line = true;
+        }
         voice.kept.drain(..).for_each(out);
         voice.cost = 0;
-        self.is_mid_line = true;
-    }
-
-    /// Tells whether a VM has not read all that was typed to it.
-    #[must_use]
-    pub fn has_typed(&self, vm: VmId) -> bool {
-        self.voices.iter().any(|voice| voice.vm == vm && !voice.typed.is_empty())
     }
 
     fn place_of(&self, vm: VmId) -> Option<usize> {
@@ -270,176 +309,15 @@ impl Terminal {
     }
 }
 
-fn end_line(is_mid_line: &mut bool, out: &mut impl FnMut(u8)) {
+fn end_line(is_mid_line: &mut bool, out: &mut dyn FnMut(u8)) {
     if core::mem::take(is_mid_line) {
         b"\r\n".iter().copied().for_each(out);
     }
 }
 
-fn name(name: &str, out: &mut impl FnMut(u8)) {
+fn name(name: &str, out: &mut dyn FnMut(u8)) {
     b"[".iter().chain(name.as_bytes()).chain(b"] ").copied().for_each(out);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::string::String;
-    use alloc::vec;
-
-    const ONE: VmId = VmId(0);
-    const TWO: VmId = VmId(1);
-    const PATIENCE: u64 = 1000;
-
-    /// A terminal with what is to be seen on it.
-    struct Seen {
-        terminal: Terminal,
-        text: String,
-        now: Ticks,
-    }
-
-    impl Seen {
-        fn by(names: &[&str]) -> Self {
-            let mut terminal = Terminal::new();
-            (0..).map(VmId).zip(names).for_each(|(vm, name)| terminal.join(vm, name));
-            terminal.open(PATIENCE);
-            terminal.opened();
-            Self { terminal, text: String::new(), now: Ticks(0) }
-        }
-
-        fn put(&mut self, vm: VmId, text: &str) -> &mut Self {
-            self.now.0 += PATIENCE; // whoever is in front has stopped
-            self.put_at_once(vm, text)
-        }
-
-        fn put_at_once(&mut self, vm: VmId, text: &str) -> &mut Self {
-            for byte in text.bytes() {
-                let out = &mut |byte: u8| self.text.push(byte.into());
-                if self.terminal.is_shared() {
-                    let _ = self.terminal.put(vm, byte, self.now, out);
-                } else {
-                    self.terminal.put_plain(byte, out);
-                }
-            }
-            self
-        }
-
-        fn typed(&mut self, bytes: &[u8]) {
-            let out = &mut |byte: u8| self.text.push(byte.into());
-            bytes.iter().for_each(|byte| self.terminal.typed(*byte, out));
-        }
-
-        fn read(&mut self, vm: VmId) -> Vec<u8> {
-            core::iter::from_fn(|| self.terminal.read(vm)).collect()
-        }
-
-        fn leave(&mut self, vm: VmId) {
-            self.terminal.leave(vm, &mut |byte| self.text.push(byte.into()));
-        }
-    }
-
-    #[test]
-    fn what_one_vm_alone_writes_is_passed_through() {
-        let mut seen = Seen::by(&["one"]);
-        seen.put(ONE, "a\rb\n\x1b[6n\n");
-        assert_eq!(seen.text, "a\rb\n\x1b[6n\n");
-    }
-
-    #[test]
-    fn what_is_typed_ahead_has_an_end_and_does_not_hide_the_escape() {
-        let mut seen = Seen::by(&["one", "two"]);
-        seen.typed(&[b'x'; MAX_TYPED_BYTES + 1]);
-        seen.typed(&[ESCAPE, b'n', b'y']);
-        assert_eq!(seen.read(ONE), [b'x'; MAX_TYPED_BYTES]);
-        assert_eq!(seen.read(TWO), b"y");
-    }
-
-    #[test]
-    fn the_first_of_several_is_not_alone() {
-        let mut seen = Seen::by(&["one"]);
-        seen.terminal.open(PATIENCE);
-        seen.put(ONE, "a\n");
-        seen.terminal.opened();
-        seen.put(ONE, "b\n");
-        assert_eq!(seen.text, "[one] a\nb\n");
-    }
-
-    #[test]
-    fn lines_of_several_vms_never_mix() {
-        let mut seen = Seen::by(&["one", "two"]);
-        seen.put(ONE, "pro")
-            .put(TWO, "whole ")
-            .put(ONE, "mpt> ")
-            .put(TWO, "line\r\n\r\npart")
-            .put(ONE, "typed\r\n");
-        assert_eq!(seen.text, "[one] prompt> \r\n[two] whole line\r\n[two] \r\n[one] typed\r\n");
-    }
-
-    #[test]
-    fn a_line_without_an_end_comes_in_pieces() {
-        let mut seen = Seen::by(&["one", "two"]);
-        seen.put(TWO, &"x".repeat(2 * MAX_KEPT_BYTES + 1));
-        assert_eq!(seen.text, ["[two] ", &"x".repeat(MAX_KEPT_BYTES), "\r\n"].concat().repeat(2));
-    }
-
-    #[test]
-    fn others_wait_for_the_line_that_is_being_written() {
-        let mut seen = Seen::by(&["one", "two"]);
-        seen.put(ONE, "be").put_at_once(TWO, "a\r\nb\r\nc").put_at_once(ONE, "gin\r\n");
-        assert_eq!(seen.text, "[one] begin\r\n[two] a\r\n[two] b\r\n");
-        seen.text.clear();
-        seen.put(ONE, "prompt").put_at_once(TWO, "d\n");
-        assert!(seen.terminal.write_lines(seen.now, &mut |_| panic!("too early")));
-        seen.put(TWO, "e\n");
-        assert_eq!(seen.text, "[one] prompt\r\n[two] cd\r\n[two] e\r\n");
-        assert!(!seen.terminal.write_lines(seen.now, &mut |_| panic!("nothing is kept")));
-    }
-
-    #[test]
-    fn the_escape_puts_another_vm_in_front_with_what_it_has_written() {
-        let mut seen = Seen::by(&["one", "two"]);
-        seen.put(ONE, "# ").put(TWO, "$ ");
-        seen.typed(&[b'a', ESCAPE, b'2', b'b']);
-        assert_eq!(seen.terminal.front(), Some(TWO));
-        seen.put(TWO, "b");
-        assert_eq!(seen.text, "[one] # \r\n[two] $ b");
-        seen.typed(&[ESCAPE, ESCAPE, ESCAPE, b'9', ESCAPE, b'x', b'c']);
-        assert_eq!((seen.read(ONE), seen.read(TWO)), (vec![b'a'], vec![b'b', ESCAPE, b'c']));
-        seen.typed(&[ESCAPE, b'n']);
-        assert_eq!(seen.terminal.front(), Some(ONE));
-    }
-
-    #[test]
-    fn what_a_vm_leaves_is_written_and_the_last_one_is_alone() {
-        let mut seen = Seen::by(&["one", "two", "three"]);
-        seen.put(TWO, "last words").put(VmId(2), "$ ");
-        seen.leave(TWO);
-        assert_eq!(seen.text, "[two] last words\r\n");
-        seen.leave(ONE);
-        assert_eq!(seen.terminal.front(), Some(VmId(2)));
-        seen.put(VmId(2), "ls\n");
-        assert_eq!(seen.text, "[two] last words\r\n[three] $ ls\n");
-        seen.leave(VmId(2));
-        assert_eq!(seen.terminal.front(), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn nothing_is_lost_and_each_line_is_one_vms(
-            steps in proptest::collection::vec((0_u16..3, proptest::sample::select(b"ab\n".to_vec())), 0..200),
-        ) {
-            let mut seen = Seen::by(&["0", "1", "2"]);
-            let mut wrote = [const { String::new() }; 3];
-            for (vm, byte) in steps {
-                wrote[usize::from(vm)].push(byte.into());
-                seen.put(VmId(vm), &String::from(char::from(byte)));
-            }
-            (0..3).map(VmId).for_each(|vm| seen.leave(vm));
-            for (vm, text) in wrote.iter().enumerate() {
-                let begins = alloc::format!("[{vm}] ");
-                let letters = |text: &str| text.chars().filter(char::is_ascii_lowercase).collect::<String>();
-                let of_it: String = seen.text.lines().filter_map(|line| line.strip_prefix(&*begins)).collect();
-                proptest::prop_assert_eq!(letters(&of_it), letters(text));
-            }
-        }
-    }
-}
+mod tests;

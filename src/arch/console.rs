@@ -6,9 +6,11 @@
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
+use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use trapeze::addr::{Pa, Region};
 use trapeze::ids::VmId;
+use trapeze::shell::Command;
 use trapeze::terminal::Terminal;
 
 use super::lock::Lock;
@@ -147,12 +149,29 @@ impl Console {
         self.uart.is_some_and(|uart| self.terminal.put(vm, byte, timer::now(), &mut |byte| uart.put(byte)))
     }
 
-    /// Leaves to a VM alone what the UART holds: its FIFO is the flow control.
-    fn collect(&mut self) {
-        if let Some(uart) = self.uart.filter(|_| self.terminal.is_shared()) {
-            for byte in (0..AT_ONCE).map_while(|_| uart.get()) {
-                self.terminal.typed(byte, &mut |byte| uart.put(byte));
+    /// Takes what the UART holds to whom it is for, up to the first command to the monitor. What there is no room for stays
+    /// where it is: the FIFO is the flow control.
+    #[inline(never)]
+    fn collect(&mut self) -> Option<Command> {
+        let uart = self.uart?;
+        let mut command = None;
+        for _ in 0..AT_ONCE {
+            let now = timer::now();
+            let Some(byte) = self.terminal.has_room(now).then(|| uart.get()).flatten() else { break };
+            command = self.terminal.typed(byte, now, &mut |byte| uart.put(byte));
+            if command.is_some() {
+                break;
             }
+        }
+        self.listen(false);
+        command
+    }
+
+    /// Turns the receive interrupt on, or on if there is room.
+    fn listen(&self, on: bool) {
+        if let Some(uart) = self.uart {
+            // A VM that does not read must not hide what is typed to the terminal.
+            uart.listen(on || self.terminal.has_room(timer::now()));
         }
     }
 
@@ -163,10 +182,13 @@ impl Console {
             Level::Info | Level::Debug | Level::Trace => "",
         };
         if let Some(uart) = self.uart {
-            self.terminal.end_line(&mut |byte| uart.put(byte));
+            self.terminal.make_way(&mut |byte| uart.put(byte));
         }
         // Writing to the UART cannot fail; `fmt::Error` is what the trait asks for.
         let _ = writeln!(self, "trapeze: {mark}{text}");
+        if let Some(uart) = self.uart {
+            self.terminal.give_back(&mut |byte| uart.put(byte));
+        }
         for uart in self.others.iter().filter(|_| level == Level::Error) {
             let _ = write!(Doubtful(*uart), "\r\ntrapeze: {mark}{text}\r\n");
         }
@@ -204,12 +226,20 @@ impl Log for Logger {
 /// Opens the console on `uart` and makes it the target of `log`, up to `level`.
 pub fn open(uart: Uart, level: LevelFilter) {
     uart.turn_on();
-    CONSOLE.with(|console| console.uart = Some(uart));
+    CONSOLE.with(|console| {
+        console.uart = Some(uart);
+        console.terminal.set_patience(patience());
+    });
     // Not `set_logger`, which begins with an exclusive: the MMU may be off, as in `boot::refuse_level`, and memory Device
     // (Arm ARM DDI 0487K.a, B2.12.2). A second logger is refused: there is only this one, and `open` may be called again.
     // SAFETY: consoles are opened by the boot CPU, before it starts another one: no other call is under way.
     let _ = unsafe { log::set_logger_racy(&Logger) };
     log::set_max_level(level);
+}
+
+/// Returns how long a VM may be silent in the middle of a line before it has stopped there: 100 ms, in ticks.
+fn patience() -> u64 {
+    CNTFRQ_EL0.get() / 10
 }
 
 /// Adds a UART that errors of the start go to as well.
@@ -241,7 +271,7 @@ pub fn get() -> Option<u8> {
 /// Sends a guest's character. Tells whether it ends a line that is kept back.
 pub fn put_of(vm: VmId, byte: u8) -> bool {
     CONSOLE.with(|console| {
-        if console.terminal.is_shared() {
+        if !console.terminal.is_plain() {
             return console.put_named(vm, byte);
         }
         console.put(byte);
@@ -249,25 +279,29 @@ pub fn put_of(vm: VmId, byte: u8) -> bool {
     })
 }
 
-/// Writes lines that were kept back, if it is time, and tells whether there are more.
+/// Looks after what has to wait, if it is time: lines that were kept back, and what is typed. Tells whether there is more.
 pub fn write_kept_lines() -> bool {
-    share(|terminal, mut out| terminal.write_lines(timer::now(), &mut out))
+    let has_lines = share(|terminal, mut out| terminal.write_lines(timer::now(), &mut out));
+    listen(false) || has_lines
 }
 
 /// Takes a received character for a VM, if there is one.
 pub fn get_for(vm: VmId) -> Option<u8> {
-    CONSOLE.with(|console| {
-        let is_alone = !console.terminal.is_shared() && console.terminal.front() == Some(vm);
-        console.terminal.read(vm).or_else(|| console.uart.filter(|_| is_alone)?.get())
-    })
+    CONSOLE.with(|console| console.terminal.read(vm, timer::now()))
 }
 
-/// Takes what was received to the VMs that it is for, whether they read it or not; tells whether VMs share the console.
-pub fn collect() -> bool {
-    CONSOLE.with(|console| {
-        console.collect();
-        console.terminal.is_shared()
-    })
+/// Takes what was received to whom it is for, whether they read it or not. A command to the monitor is to be carried out
+/// and [`answer`]ed.
+pub fn collect() -> Option<Command> {
+    CONSOLE.with(Console::collect)
+}
+
+/// Writes what the monitor says to a command, and asks for the next one. A VM that writes waits for one line at most.
+pub fn answer(text: &str) {
+    for line in text.split_inclusive('\n') {
+        share(|terminal, mut out| terminal.say(line, &mut out));
+    }
+    share(|terminal, mut out| terminal.prompt(&mut out));
 }
 
 /// Runs `action` with what VMs share the console by, and a way to write.
@@ -282,14 +316,13 @@ pub fn share<R>(action: impl FnOnce(&mut Terminal, &mut dyn FnMut(u8)) -> R) -> 
     })
 }
 
-/// Turns the UART's receive interrupt on or off.
-pub fn listen(on: bool) {
+/// Turns the UART's receive interrupt on, as it is anyway while there is room for what is typed. Tells whether there is
+/// none: [`write_kept_lines`] is to be called in a while.
+pub fn listen(on: bool) -> bool {
     CONSOLE.with(|console| {
-        if let Some(uart) = console.uart {
-            // A VM that does not read must not hide what is typed to the terminal.
-            uart.listen(on || console.terminal.is_shared());
-        }
-    });
+        console.listen(on);
+        console.terminal.is_waiting()
+    })
 }
 
 /// Prints the last words of a machine that stops, whoever holds the console.

@@ -146,7 +146,9 @@ impl Machine for Hardware<'_> {
     }
 
     fn listen(&mut self, on: bool) {
-        console::listen(on);
+        if console::listen(on) && !self.timer.has_lines() {
+            self.timer.keep_lines(true);
+        }
     }
 
     fn clean_invalidate_set_way(&mut self, operand: u64) {

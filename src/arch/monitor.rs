@@ -525,10 +525,10 @@ impl Monitor {
 
     /// Hands received characters to the VMs that they are for.
     pub fn receive(&self, machine: &mut impl Machine) {
-        let is_shared = console::collect();
+        let _command = console::collect();
         for at in 0.. {
             let Some(tenant) = self.tenants.lock().get(at).cloned() else { break };
-            if !is_shared || console::share(|terminal, _| terminal.has_typed(tenant.vm.id)) {
+            if console::share(|terminal, _| terminal.has_typed(tenant.vm.id)) {
                 interrupts::console(&tenant.vm, machine);
             }
         }

@@ -16,6 +16,7 @@
 mod boot;
 mod bundle;
 mod code;
+mod console;
 mod debian;
 mod ends;
 mod errors;

@@ -9,6 +9,7 @@ mod abort;
 mod name;
 
 pub use abort::{Abort, Access, DeviceAccess, Fault};
+pub use name::class_name;
 
 use tock_registers::register_bitfields;
 

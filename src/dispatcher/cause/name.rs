@@ -30,11 +30,17 @@ const NAMES: [&str; CLASSES] = [
 
 const RESERVED: &str = "reserved exception class";
 
+/// Returns a value of ESR_EL2.EC in words: what a counter by class has counted.
+#[must_use]
+pub fn class_name(class: usize) -> &'static str {
+    NAMES.get(class).copied().unwrap_or(RESERVED)
+}
+
 impl Cause {
     /// Returns the exception class in words, the same for all causes of a class.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        NAMES.get(self.class_index()).copied().unwrap_or(RESERVED)
+        class_name(self.class_index())
     }
 
     /// Returns ESR_EL2.EC, as an index into counters by class: below [`CLASSES`].
