@@ -74,13 +74,13 @@ fn overlapping_regions_are_refused() {
 #[test]
 fn more_memory_than_the_board_has_is_refused() {
     let bundle = bad_and_good(Guest::hello("bad").with("MEM", "64G"));
-    refuses(&bundle, "/memory: reg: 65536 MiB, but ... MiB are free");
+    refuses(&bundle, "/memory@40000000: reg: 65536 MiB, but ... MiB are free of the board's ... MiB: ...");
 }
 
 #[test]
-fn more_cpus_than_the_board_has_are_refused() {
-    let bundle = bad_and_good(Guest::hello("bad").with("CPUS", "8"));
-    refuses(&bundle, "/cpus: 8 vCPUs, but 2 physical CPUs are free: each vCPU needs one");
+fn a_cpu_that_the_board_does_not_have_is_refused() {
+    let bundle = bad_and_good(Guest::hello("bad").with("ON", "0+7"));
+    refuses(&bundle, "/: trapeze,cpus: this board has no CPU 7: give numbers below 2");
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn an_image_that_is_not_there_is_refused() {
 
 #[test]
 fn a_machine_whose_vms_cannot_start_ends_with_a_failure() {
-    let bundle = Bundle::of(&[Guest::hello("bad").with("CPUS", "8"), Guest::hello("worse").with("GIC", "2")]);
+    let bundle = Bundle::of(&[Guest::hello("bad").with("ON", "7"), Guest::hello("worse").with("GIC", "2")]);
     let outcome = bundle.machine().run();
     outcome
         .failed()
-        .complains(&["vm bad does not start: /cpus: ...", "vm worse does not start: ...: compatible: ..."]);
+        .complains(&["vm bad does not start: /: trapeze,cpus: ...", "vm worse does not start: ...: compatible: ..."]);
     assert_eq!(outcome.console.lines().count(), 3, "{outcome}");
 }
 

@@ -124,7 +124,7 @@ fn a_device_has_one_vm_and_a_vm_that_does_not_start_gives_it_back() {
         .fold(Bundle::of(&guests), |bundle, (_, name)| given(bundle, name, RTC));
     let outcome = machine(&bundle, "3").run();
     outcome.failed().vm("first", "is off after ").says("ok 1 devices.rtc_identification").complains(&[
-        "vm big does not start: /memory: reg: 65536 MiB, but ... MiB are free",
+        "vm big does not start: /memory@40000000: reg: 65536 MiB, but ... MiB are free of ...",
         "vm second does not start: /pl031@9010000: trapeze,passthrough: /pl031@9010000 is given to \"first\" already: ...",
     ]);
 }
@@ -143,7 +143,7 @@ fn what_the_hypervisor_uses_is_not_given_away() {
         console.replace("pl011@9000000 {", "pl011@9020000 {").replace("<0 0x09000000", "<0 0x09020000");
     refused(
         &console.replace("<0 2 4>", "<0 9 4>"),
-        "/pl011@9020000: trapeze,passthrough: /pl011@9000000 is given to \"the hypervisor\" already: ...",
+        "/pl011@9020000: trapeze,passthrough: /pl011@9000000 is the hypervisor's own: remove the node",
     );
 }
 

@@ -139,7 +139,7 @@ fn a_vm_larger_than_the_board_is_told_what_is_free() {
     let outcome = on_board(Bundle::of(&[guest("large", "1").with("MEM", "4G")]).machine()).run();
     outcome
         .failed()
-        .contains("vm large does not start: /memory: reg: 4096 MiB, but ")
+        .contains("vm large does not start: /memory@40000000: reg: 4096 MiB, but ")
         .contains("in config.txt say nothing of gpu_mem= and total_mem=");
 }
 
