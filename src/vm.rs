@@ -82,13 +82,15 @@ impl Place {
 pub struct Post {
     requests: AtomicU32,
     place: AtomicU32,
+    /// Exits since the vCPU last rested, as far as they were published.
+    exits: AtomicU64,
 }
 
 impl Post {
     /// Makes the empty post of a vCPU that rests.
     #[must_use]
     pub const fn new() -> Self {
-        Self { requests: AtomicU32::new(0), place: AtomicU32::new(Place::RESTING) }
+        Self { requests: AtomicU32::new(0), place: AtomicU32::new(Place::RESTING), exits: AtomicU64::new(0) }
     }
 
     /// Leaves a request; [`Machine::summon`] makes the vCPU look.
@@ -107,6 +109,11 @@ impl Post {
     #[must_use]
     pub fn has_requests(&self) -> bool {
         self.requests.load(Ordering::Acquire) != 0
+    }
+
+    /// Publishes how many exits the vCPU has had since it last rested.
+    pub fn publish_exits(&self, exits: u64) {
+        self.exits.store(exits, Ordering::Relaxed);
     }
 
     /// Returns where the vCPU is. Who needs it to stay there holds the lock of that CPU's run queue, and asks again.
@@ -279,6 +286,13 @@ impl Vm {
     /// Says what is becoming of the VM. Callers take turns: they hold the lock of who of its vCPUs rests.
     pub fn set_state(&self, state: State) {
         self.state.store(state.code(), Ordering::Release);
+    }
+
+    /// Returns the number of all exits, as far as they were published.
+    #[must_use]
+    pub fn total_exits(&self) -> u64 {
+        let published = self.posts.iter().map(|post| post.exits.load(Ordering::Relaxed));
+        published.fold(self.exits.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
     /// Counts exits of a vCPU that has stopped.

@@ -70,6 +70,10 @@ pub struct RunQueue<T> {
     deadlines: Deadlines,
     periods: Periods,
     slice_ticks: u64,
+    /// How many members there are.
+    count: usize,
+    /// How long members have had the CPU, in all.
+    busy: Ticks,
 }
 
 #[inline]
@@ -98,6 +102,8 @@ impl<T> RunQueue<T> {
             deadlines: Deadlines::new(),
             periods: Periods::new(frequency_hz),
             slice_ticks: (frequency_hz / 1000).max(1),
+            count: 0,
+            busy: Ticks(0),
         }
     }
 
@@ -247,7 +253,17 @@ impl<T> RunQueue<T> {
     /// Returns how many members there are.
     #[must_use]
     pub fn members(&self) -> usize {
-        self.members.iter().flatten().count()
+        self.count
+    }
+
+    /// Returns for how long the CPU has run members, in all.
+    #[must_use]
+    pub fn busy(&self, now: Ticks) -> Ticks {
+        let mut busy = self.busy;
+        if let Some(member) = self.running.and_then(|run| self.members.get(index(run.slot))?.as_ref()) {
+            add(&mut busy, member.since_ticks, now.0);
+        }
+        busy
     }
 
     /// Returns how many members run or are queued.
@@ -281,6 +297,7 @@ impl<T> RunQueue<T> {
         let Some(member) = find(&mut self.members, run.slot) else { return };
         let since = member.since_ticks;
         add(&mut member.account.ran, since, now.0);
+        add(&mut self.busy, since, now.0);
         if let Some(budget_ticks) = member.budget_ticks {
             member.account.spent.charge(budget_ticks, &mut self.periods, since, now.0);
         }

@@ -49,7 +49,8 @@ impl Tag {
     const VMID_BITS: u32 = 16;
 
     const fn new(generation: u64, vmid: u16) -> Self {
-        Self(generation << Self::VMID_BITS | vmid as u64)
+        let [low, high] = vmid.to_le_bytes();
+        Self(generation << Self::VMID_BITS | u64::from_le_bytes([low, high, 0, 0, 0, 0, 0, 0]))
     }
 
     /// Makes a tag of the word that [`Self::word`] returned.

@@ -14,7 +14,7 @@ use super::hardware::{self, Hardware};
 use super::percpu::{Guest, Pcpu};
 use super::sysreg::read_sysreg;
 use super::vectors::FatalFrame;
-use super::{console, run};
+use super::{console, operator, run};
 
 /// Answers a synchronous exception of the guest.
 #[unsafe(no_mangle)]
@@ -60,9 +60,10 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         hypervisor_timer(cpu);
     }
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
+    let mut command = None;
     let disposition = match (source, &mut cpu.guest) {
         (Source::Console, _) => {
-            cpu.monitor.receive(&mut machine);
+            command = cpu.monitor.receive(&mut machine);
             Disposition::End
         }
         (Source::Device(intid), guest)
@@ -81,6 +82,9 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
     }
     if disposition != Disposition::LeaveActive {
         cpu.gic.end(interrupt);
+    }
+    if let Some(command) = command {
+        operator::carry_out(cpu.monitor, &cpu.gic, command);
     }
     if cpu.gic.wants_watch()
         && matches!(disposition, Disposition::LeaveActive) | (source == Source::HypervisorTimer)

@@ -30,6 +30,13 @@ pub struct Roster {
     in_play: usize,
 }
 
+impl Roster {
+    /// Returns for how many ticks the vCPUs that rest had a CPU.
+    pub fn ran(&self) -> u64 {
+        self.resting.iter().flatten().map(|resting| resting.account.ran.0).sum()
+    }
+}
+
 /// A vCPU that is in no run queue.
 struct Resting {
     vcpu: Box<Vcpu>,
@@ -107,6 +114,7 @@ fn rest(
 ) {
     let id = resting.vcpu.id;
     tenant.vm.add_exits(resting.vcpu.exits.take_total());
+    tenant.vm.posts[id.index()].publish_exits(0);
     roster.resting[id.index()] = Some(resting);
     roster.in_play -= 1;
     monitor.left(gic);

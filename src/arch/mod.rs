@@ -26,6 +26,7 @@ pub mod memory;
 pub mod mmio;
 pub mod mmu;
 pub mod monitor;
+pub mod operator;
 pub mod panic;
 pub mod percpu;
 pub mod power;

@@ -20,7 +20,7 @@ use trapeze::allocator::tables::Geometry;
 use trapeze::allocator::vmid::{VmidBits, Vmids};
 use trapeze::dispatcher::interrupts::{self, Disposition, Source};
 use trapeze::dispatcher::traps;
-use trapeze::ids::{IntId, PcpuId, VmId};
+use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
 use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
 use trapeze::interpreter::inject;
 use trapeze::interpreter::sysreg::Processor;
@@ -29,6 +29,7 @@ use trapeze::platform::board::Board;
 use trapeze::platform::passthrough::{Device, Line};
 use trapeze::platform::vm_tree::{PASSTHROUGH, VmError, VmFault};
 use trapeze::share::{PcpuSet, Share};
+use trapeze::shell::Command;
 use trapeze::vm::{Place, Post, State};
 
 use super::gic::{Gic, GicParts, KICK};
@@ -181,6 +182,8 @@ struct CpuPost {
     is_called: AtomicBool,
     /// The vCPUs that it runs, one after the other.
     queue: Mutex<RunQueue<Guest>>,
+    /// When it was last asked how busy it was, and for how long it had been so.
+    sample: Mutex<(u64, u64)>,
 }
 
 /// Who has what of the host's devices.
@@ -260,6 +263,8 @@ pub struct Monitor {
     pub gic: GicParts,
     /// How to stop the machine.
     pub off: Off,
+    /// RAM of the board.
+    pub ram_bytes: u64,
     cpus: Vec<CpuPost>,
     /// CPUs that run nobody, one bit each.
     idle: AtomicU64,
@@ -289,6 +294,7 @@ impl Monitor {
             is_up: AtomicBool::new(false),
             is_called: AtomicBool::new(false),
             queue: Mutex::new(RunQueue::new(CNTFRQ_EL0.get())),
+            sample: Mutex::new((timer::now().0, 0)),
         };
         let ids = HostIdRegisters::new(id_space());
         let interrupts = HostInterrupts::of(board);
@@ -302,6 +308,7 @@ impl Monitor {
             interrupts,
             gic,
             off,
+            ram_bytes: board.ram.iter().map(|region| region.size_bytes).sum(),
             cpus: (0..cpus).map(post).collect(),
             idle: AtomicU64::new(0),
             in_play: AtomicUsize::new(0),
@@ -524,17 +531,42 @@ impl Monitor {
     }
 
     /// Hands received characters to the VMs that they are for.
-    pub fn receive(&self, machine: &mut impl Machine) {
-        let _command = console::collect();
+    /// A command to the monitor is for the caller.
+    #[must_use]
+    pub fn receive(&self, machine: &mut impl Machine) -> Option<Command> {
+        let command = console::collect();
         for at in 0.. {
             let Some(tenant) = self.tenants.lock().get(at).cloned() else { break };
             if console::share(|terminal, _| terminal.has_typed(tenant.vm.id)) {
                 interrupts::console(&tenant.vm, machine);
             }
         }
-        if self.tenants.lock().is_empty() {
-            let _ = console::get(); // nobody's
+        command
+    }
+
+    /// Lists the VMs that have not ended.
+    pub fn tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants.lock().clone()
+    }
+
+    /// Makes every CPU publish the exits of the vCPU that it runs, and waits for that a millisecond at most.
+    pub fn publish_exits(&self, gic: &Gic) {
+        let up = self.cpus_up();
+        for pcpu in up.iter() {
+            self.call(pcpu);
+            self.kick(gic, pcpu);
         }
+        let deadline = timer::now().0 + CNTFRQ_EL0.get() / 1000;
+        // This CPU, which has not answered yet, has published what it has when it was here last.
+        while up.iter().filter(|pcpu| self.is_called(*pcpu)).count() > 1 && timer::now().0 < deadline {}
+    }
+
+    /// Returns what a CPU was busy since this was asked last, when it had been so for `busy` ticks in all.
+    pub fn busy_permille(&self, pcpu: PcpuId, now: Ticks, busy: u64) -> u32 {
+        let mut sample = self.cpus[pcpu.index()].sample.lock();
+        let (at, before) = core::mem::replace(&mut *sample, (now.0, busy));
+        let span = now.0.saturating_sub(at).max(1);
+        (busy.saturating_sub(before).saturating_mul(1000) / span).min(1000) as u32
     }
 
     /// Ends the start: from here on the last VM to end ends the machine, which may be now.

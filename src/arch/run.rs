@@ -90,6 +90,9 @@ fn watched(cpu: &mut Pcpu) -> *const Frame {
 #[inline(never)]
 fn attend(cpu: &mut Pcpu) -> *const Frame {
     let monitor = cpu.monitor;
+    if let Some(guest) = &cpu.guest {
+        guest.post().publish_exits(guest.vcpu.exits.total());
+    }
     monitor.answers(cpu.id);
     let now = timer::now();
     let mut queue = monitor.queue(cpu.id);

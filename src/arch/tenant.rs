@@ -36,6 +36,7 @@ use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 use super::gic::Gic as PhysicalGic;
 use super::lifecycle::{self, Roster};
 use super::monitor::Monitor;
+use super::operator::Sample;
 use super::percpu::{MAX_PCPUS, Pcpu};
 use super::sysreg::read_sysreg;
 use super::world::Control;
@@ -73,6 +74,8 @@ pub struct Tenant {
     affinities: Vec<Affinity>,
     counter_offset: AtomicU64,
     paused_at: AtomicU64,
+    /// What it had had when it was last listed.
+    pub sample: Mutex<Sample>,
     holdings: Mutex<Option<Holdings>>,
     plan: Plan<'static>,
     tree: Vec<u8>,
@@ -316,6 +319,7 @@ impl Tenant {
             affinities: config.vcpus.clone(),
             counter_offset: AtomicU64::new(0),
             paused_at: AtomicU64::new(0),
+            sample: Mutex::default(),
             holdings: Mutex::new(Some(holdings)),
             plan,
             tree: finished,
@@ -369,6 +373,16 @@ impl Tenant {
         }
         last.store(vcpu.0, Ordering::Relaxed);
         before != NOBODY
+    }
+
+    /// Returns the physical count at which the VM was made, or reset.
+    pub fn started_at(&self) -> u64 {
+        self.counter_offset()
+    }
+
+    /// Returns the size of its RAM in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.vm.layout.ram.iter().map(|region| region.size_bytes).sum()
     }
 
     /// Stops the VM's clock. Its vCPUs rest.

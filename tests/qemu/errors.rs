@@ -118,9 +118,10 @@ fn an_image_that_is_not_there_is_refused() {
 fn a_machine_whose_vms_cannot_start_ends_with_a_failure() {
     let bundle = Bundle::of(&[Guest::hello("bad").with("ON", "7"), Guest::hello("worse").with("GIC", "2")]);
     let outcome = bundle.machine().run();
-    outcome
-        .failed()
-        .complains(&["vm bad does not start: /: trapeze,cpus: ...", "vm worse does not start: ...: compatible: ..."]);
+    outcome.failed().complains(&[
+        "vm bad does not start: /: trapeze,cpus: ...",
+        "vm worse does not start: ...: compatible: ...",
+    ]);
     assert_eq!(outcome.console.lines().count(), 3, "{outcome}");
 }
 

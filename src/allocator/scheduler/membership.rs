@@ -21,6 +21,7 @@ impl<T> RunQueue<T> {
             self.deadlines.make_room(slots);
         }
         let slot = u32::try_from(position).unwrap_or(u32::MAX);
+        self.count = self.count.saturating_add(1);
         let rank = match share.class {
             Class::RealTime { priority } => priority.min(MAX_PRIORITY).saturating_add(1),
             Class::Shared { weight } => {
@@ -49,6 +50,7 @@ impl<T> RunQueue<T> {
         let place = self.members.get_mut(index(slot.0))?;
         let baggage = place.as_mut()?.baggage.take()?;
         let rank = place.take().map_or(0, |member| member.rank);
+        self.count = self.count.saturating_sub(1);
         match standing {
             Standing::Queued => {
                 self.queued = self.queued.saturating_sub(1);
@@ -67,6 +69,7 @@ impl<T> RunQueue<T> {
         self.charge(now);
         let run = self.running.take()?;
         let mut member = self.members.get_mut(index(run.slot))?.take()?;
+        self.count = self.count.saturating_sub(1);
         member.account.lead = self.lead(run.slot, run.rank);
         Some((member.share, member.account))
     }
