@@ -84,6 +84,9 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         cpu.gic.end(interrupt);
     }
     if let Some(command) = command {
+        if let Some(guest) = &cpu.guest {
+            guest.post().publish_exits(guest.vcpu.exits.total());
+        }
         operator::carry_out(cpu.monitor, &cpu.gic, command);
     }
     if cpu.gic.wants_watch()

@@ -59,7 +59,7 @@ pub fn carry_out(monitor: &'static Monitor, gic: &Gic, command: Command) {
         Command::Resume(name) => {
             on(monitor, &name, |tenant| lifecycle::resume(monitor, gic, tenant).then_some("goes on"))
         }
-        Command::Start(_) | Command::Exits(_) | Command::Map(..) => "not in this version\n".into(),
+        Command::Start(_) | Command::Exits(_) | Command::Map(..) => "this version does not do that\n".into(),
     };
     console::answer(&text);
 }
