@@ -14,6 +14,7 @@ use trapeze::allocator::scheduler::{Account, Slot};
 use trapeze::dispatcher::interrupts;
 use trapeze::ids::{VcpuId, VmId};
 use trapeze::interpreter::psci;
+use trapeze::share::OnCrash;
 use trapeze::vcpu::Vcpu;
 use trapeze::vm::{Place, Requests, State};
 
@@ -125,7 +126,14 @@ fn rest(
 pub fn stop(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, next: State) -> bool {
     let mut roster = tenant.roster.lock();
     let state = tenant.vm.state();
-    if !(state == State::Running || state == State::Paused && next != State::Paused) {
+    let is_held = state == State::Crashed && tenant.on_crash == OnCrash::Hold && roster.in_play == 0;
+    let may = match state {
+        State::Running => true,
+        State::Paused => next != State::Paused,
+        State::Crashed => is_held && matches!(next, State::Off | State::Resetting),
+        State::Resetting | State::Off => false,
+    };
+    if !may {
         return false;
     }
     tenant.vm.set_state(next);
@@ -190,6 +198,15 @@ fn settle(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, over: Opti
         None | Some(State::Running) => {}
         Some(State::Paused) => tenant.begin_pause(),
         Some(State::Resetting) => {
+            tenant.reload(monitor);
+            begin(monitor, gic, tenant);
+        }
+        Some(State::Crashed) if tenant.on_crash == OnCrash::Hold => {
+            monitor.note_failure();
+            log::error!("vm {}: crashed, and is held", tenant.vm.name);
+        }
+        Some(State::Crashed) if tenant.on_crash == OnCrash::Reset => {
+            monitor.note_failure();
             tenant.reload(monitor);
             begin(monitor, gic, tenant);
         }

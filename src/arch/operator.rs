@@ -13,6 +13,7 @@ use shell::report::{self, CpuStatus, MemStatus, Standing, VmStatus};
 use shell::{Command, Name};
 use trapeze::allocator::scheduler::Slot;
 use trapeze::ids::{Ticks, VcpuId};
+use trapeze::share::OnCrash;
 use trapeze::shell;
 use trapeze::vm::{Place, State};
 
@@ -93,8 +94,9 @@ const fn word(state: State) -> &'static str {
     }
 }
 
-const fn standing(state: State) -> Standing {
-    match state {
+fn standing(tenant: &Tenant) -> Standing {
+    match tenant.vm.state() {
+        State::Crashed if tenant.on_crash == OnCrash::Hold => Standing::Held,
         State::Running => Standing::Running,
         State::Paused => Standing::Paused,
         State::Resetting => Standing::Resetting,
@@ -122,7 +124,7 @@ fn status<'a>(monitor: &Monitor, tenant: &'a Tenant, now: Ticks) -> VmStatus<'a>
     VmStatus {
         number: tenant.vm.id.0 + 1,
         name: &tenant.vm.name,
-        standing: standing(tenant.vm.state()),
+        standing: standing(tenant),
         vcpus: posts.len(),
         cpu_permille: (ran.saturating_sub(before.ran).saturating_mul(1000) / span) as u32,
         memory_bytes: tenant.memory_bytes(),

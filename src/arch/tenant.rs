@@ -30,7 +30,7 @@ use trapeze::platform::guest_fdt::{self, GuestFdtError};
 use trapeze::platform::kernel::{self, GuestRam, KernelError, OutsideRam, Plan};
 use trapeze::platform::passthrough::{self, Device};
 use trapeze::platform::vm_tree::{self, Gic, VmConfig, VmError, VmFault};
-use trapeze::share::{PcpuSet, Share};
+use trapeze::share::{OnCrash, PcpuSet, Share};
 use trapeze::vm::{Layout, Parts, State, Uart, Vm};
 
 use super::gic::Gic as PhysicalGic;
@@ -64,6 +64,8 @@ pub struct Tenant {
     pub share: Share,
     /// The CPUs that may run them.
     pub cpus: PcpuSet,
+    /// What becomes of it when it crashes.
+    pub on_crash: OnCrash,
     /// Which of them rest.
     pub roster: Mutex<Roster>,
     /// The vCPU that each CPU ran last; it left translations in that CPU's TLB.
@@ -311,6 +313,7 @@ impl Tenant {
         let tenant = Self {
             vm,
             share: config.share,
+            on_crash: config.on_crash,
             cpus,
             roster: Mutex::new(Roster::new(config.vcpus.len() as u8, cpu.gic.list_registers())),
             last_ran: [const { AtomicU8::new(NOBODY) }; MAX_PCPUS],

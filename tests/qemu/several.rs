@@ -58,6 +58,20 @@ fn make_run_takes_several_guests() {
 }
 
 #[test]
+fn a_vm_that_is_held_when_it_crashes_ends_by_the_operators_word() {
+    let scratch = crate::machine::Scratch::new();
+    let kernel = scratch.file("raw", &[0; 4]);
+    let broken = Guest::new("broken", &kernel.to_string_lossy()).with("CRASH", "hold");
+    let outcome = Bundle::of(&[broken])
+        .machine()
+        .after("vm broken: crashed, and is held", "\x1dm")
+        .after("trapeze> ", "vm list\r")
+        .after("trapeze> ", "vm stop broken\r")
+        .run();
+    outcome.failed().contains("held").vm("broken", "is off after ");
+}
+
+#[test]
 fn a_vm_that_crashes_leaves_the_other_running_and_the_machine_fails() {
     let scratch = crate::machine::Scratch::new();
     let kernel = scratch.file("raw", &[0; 4]);
