@@ -393,6 +393,6 @@ pub fn make_cpu(monitor: &'static Monitor, number: usize) -> &'static mut Pcpu {
     for intid in monitor.own_interrupts() {
         cpu.gic.set_enabled(intid, true);
     }
-    monitor.came_up(id, &cpu.gic);
+    monitor.cpus.came_up(id, &cpu.gic);
     cpu
 }

@@ -100,7 +100,7 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
 /// Does what EL2's timer fired for, but for the guest's emulated timer.
 fn hypervisor_timer(cpu: &Pcpu) {
     if cpu.timer.is_schedule_due() {
-        cpu.monitor.call(cpu.id);
+        cpu.monitor.cpus.call(cpu.id);
         cpu.timer.set_schedule(None); // until the run queue was looked at
     }
     if cpu.timer.has_lines() {

@@ -120,7 +120,7 @@ impl Machine for Hardware<'_> {
     }
 
     fn summon(&mut self, post: &Post) {
-        self.monitor.summon(self.gic, post);
+        self.monitor.cpus.summon(self.gic, post);
     }
 
     fn turn_on(&mut self, vm: VmId, vcpu: VcpuId) {

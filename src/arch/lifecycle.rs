@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use trapeze::allocator::scheduler::{Account, Slot};
+use trapeze::allocator::scheduler::Account;
 use trapeze::dispatcher::interrupts;
 use trapeze::ids::{VcpuId, VmId};
 use trapeze::interpreter::psci;
@@ -18,6 +18,7 @@ use trapeze::share::OnCrash;
 use trapeze::vcpu::Vcpu;
 use trapeze::vm::{Place, Requests, State};
 
+use super::cpus::Found;
 use super::gic::Gic;
 use super::hardware::Hardware;
 use super::monitor::Monitor;
@@ -83,7 +84,7 @@ fn start(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, roster: &mu
     post.take(); // what was asked of it in an earlier life
     post.leave(Requests::START);
     roster.in_play += 1;
-    monitor.enqueue(gic, Guest { vcpu, tenant: tenant.clone() }, account);
+    monitor.cpus.enqueue(gic, Guest { vcpu, tenant: tenant.clone() }, account);
 }
 
 /// Takes the vCPU that this CPU runs off it, to rest.
@@ -91,7 +92,7 @@ pub fn rest_current(cpu: &mut Pcpu) {
     let Some(mut guest) = cpu.guest.take() else { return };
     world::leave(&cpu.monitor.controls, &cpu.gic, &mut cpu.left, &mut guest.vcpu);
     let mut roster = guest.tenant.roster.lock();
-    let mut queue = cpu.monitor.queue(cpu.id);
+    let mut queue = cpu.monitor.cpus.queue(cpu.id);
     let account = queue.retire(timer::now()).map_or_else(Account::default, |(_, account)| account);
     guest.post().set_place(Place::Resting);
     drop(queue);
@@ -118,7 +119,7 @@ fn rest(
     tenant.vm.posts[id.index()].publish_exits(0);
     roster.resting[id.index()] = Some(resting);
     roster.in_play -= 1;
-    monitor.left(gic);
+    monitor.cpus.left(gic);
     start(monitor, gic, tenant, roster, id); // somebody may have turned it on meanwhile
 }
 
@@ -149,27 +150,14 @@ pub fn stop(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, next: St
 /// Brings a vCPU to rest, or has the CPU that runs it do so.
 fn recall(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, roster: &mut Roster, id: VcpuId) {
     let post = &tenant.vm.posts[id.index()];
-    loop {
-        let (pcpu, slot) = match post.place() {
-            Place::Resting => return,
-            Place::Moving => {
-                core::hint::spin_loop();
-                continue;
-            }
-            Place::At(pcpu, slot) => (pcpu, slot),
-        };
-        let mut queue = monitor.queue(pcpu);
-        if post.place() != Place::At(pcpu, slot) {
-            continue;
-        }
-        if let Some((guest, _, account)) = queue.leave(Slot::new(slot), timer::now()) {
-            post.set_place(Place::Resting);
-            drop(queue);
-            return rest(monitor, gic, tenant, roster, Resting { vcpu: guest.vcpu, account });
-        }
-        post.leave(Requests::PARK);
-        return monitor.kick(gic, pcpu);
-    }
+    let Some(Found { pcpu, slot, mut queue }) = monitor.cpus.find(post) else { return };
+    let Some((guest, _, account)) = queue.leave(slot, timer::now()) else {
+        post.leave(Requests::PARK); // while the queue is held: it cannot begin to wait without seeing this
+        return monitor.cpus.kick(gic, pcpu);
+    };
+    post.set_place(Place::Resting);
+    drop(queue);
+    rest(monitor, gic, tenant, roster, Resting { vcpu: guest.vcpu, account });
 }
 
 /// Lets a paused VM go on where it was. `false` if it was not paused, or not all of its vCPUs rest yet.
@@ -184,7 +172,7 @@ pub fn resume(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>) -> boo
         let is_on = tenant.vm.power.lock().state(id) == Some(psci::State::On);
         if is_on && let Some(Resting { vcpu, account }) = roster.resting[id.index()].take() {
             roster.in_play += 1;
-            monitor.enqueue(gic, Guest { vcpu, tenant: tenant.clone() }, account);
+            monitor.cpus.enqueue(gic, Guest { vcpu, tenant: tenant.clone() }, account);
         } else {
             start(monitor, gic, tenant, &mut roster, id);
         }

@@ -13,6 +13,7 @@
 pub mod access;
 pub mod boot;
 pub mod console;
+pub mod cpus;
 pub mod exit;
 pub mod gic;
 pub mod granted;

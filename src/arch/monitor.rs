@@ -5,22 +5,20 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
-use spin::{Mutex, MutexGuard};
+use spin::Mutex;
 use trapeze::addr::Ipa;
 use trapeze::allocator::Owner;
 use trapeze::allocator::devices::Devices;
 use trapeze::allocator::frames::Frames;
 use trapeze::allocator::interrupts::{InterruptError, Interrupts};
-use trapeze::allocator::scheduler::{Account, Reaction, RunQueue, Slot};
 use trapeze::allocator::stage2;
 use trapeze::allocator::tables::Geometry;
 use trapeze::allocator::vmid::{VmidBits, Vmids};
 use trapeze::dispatcher::interrupts::{self, Disposition, Source};
 use trapeze::dispatcher::traps;
-use trapeze::ids::{IntId, PcpuId, Ticks, VmId};
+use trapeze::ids::{IntId, PcpuId, VmId};
 use trapeze::interpreter::id_registers::{CpuInterface, HostIdRegisters, IdField, IdRegisters};
 use trapeze::interpreter::inject;
 use trapeze::interpreter::sysreg::Processor;
@@ -28,16 +26,15 @@ use trapeze::machine::Machine;
 use trapeze::platform::board::Board;
 use trapeze::platform::passthrough::{Device, Line};
 use trapeze::platform::vm_tree::{PASSTHROUGH, VmError, VmFault};
-use trapeze::share::{PcpuSet, Share};
 use trapeze::shell::Command;
-use trapeze::vm::{Place, Post, State};
+use trapeze::vm::State;
 
+use super::cpus::Cpus;
 use super::gic::{Gic, GicParts, KICK};
-use super::percpu::Guest;
 use super::power::Off;
 use super::sysreg::{id_space, read_sysreg};
 use super::tenant::Tenant;
-use super::{console, granted, guest, timer};
+use super::{console, granted, guest};
 
 /// EL2's control registers for guests, worked out once from the table in `dispatcher::traps`.
 pub struct Controls {
@@ -173,19 +170,6 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// What the other CPUs know of a physical CPU.
-struct CpuPost {
-    /// By what name to kick it.
-    address: AtomicU64,
-    is_up: AtomicBool,
-    /// It is to look at its run queue.
-    is_called: AtomicBool,
-    /// The vCPUs that it runs, one after the other.
-    queue: Mutex<RunQueue<Guest>>,
-    /// When it was last asked how busy it was, and for how long it had been so.
-    sample: Mutex<(u64, u64)>,
-}
-
 /// Who has what of the host's devices.
 pub struct Given {
     /// Registers.
@@ -265,13 +249,8 @@ pub struct Monitor {
     pub off: Off,
     /// RAM of the board.
     pub ram_bytes: u64,
-    cpus: Vec<CpuPost>,
-    /// CPUs that run nobody, one bit each.
-    idle: AtomicU64,
-    /// vCPUs in all run queues.
-    in_play: AtomicUsize,
-    /// CPUs that run in EL2.
-    up: AtomicUsize,
+    /// The CPUs, and who is in their run queues.
+    pub cpus: Cpus,
     tenants: Mutex<Vec<Arc<Tenant>>>,
     live: AtomicU32,
     has_failed: AtomicBool,
@@ -289,13 +268,6 @@ impl Monitor {
         off: Off,
         cpus: usize,
     ) -> Result<Self, Unusable> {
-        let post = |_| CpuPost {
-            address: AtomicU64::new(0),
-            is_up: AtomicBool::new(false),
-            is_called: AtomicBool::new(false),
-            queue: Mutex::new(RunQueue::new(CNTFRQ_EL0.get())),
-            sample: Mutex::new((timer::now().0, 0)),
-        };
         let ids = HostIdRegisters::new(id_space());
         let interrupts = HostInterrupts::of(board);
         let mut account = Interrupts::new(gic.intids());
@@ -309,10 +281,7 @@ impl Monitor {
             gic,
             off,
             ram_bytes: board.ram.iter().map(|region| region.size_bytes).sum(),
-            cpus: (0..cpus).map(post).collect(),
-            idle: AtomicU64::new(0),
-            in_play: AtomicUsize::new(0),
-            up: AtomicUsize::new(0),
+            cpus: Cpus::new(cpus),
             tenants: Mutex::new(Vec::new()),
             live: AtomicU32::new(1), // the boot CPU, until all VMs have their seats
             has_failed: AtomicBool::new(false),
@@ -338,175 +307,9 @@ impl Monitor {
         [self.interrupts.hypervisor_timer, self.interrupts.maintenance]
     }
 
-    /// Marks a CPU as running in EL2, reachable by its interrupt controller's name for it.
-    pub fn came_up(&self, pcpu: PcpuId, gic: &Gic) {
-        if let Some(cpu) = self.cpus.get(pcpu.index()) {
-            cpu.address.store(gic.address(), Ordering::Relaxed);
-            cpu.is_up.store(true, Ordering::Release);
-            self.up.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Tells whether a CPU runs in EL2.
-    pub fn is_up(&self, pcpu: PcpuId) -> bool {
-        self.cpus.get(pcpu.index()).is_some_and(|cpu| cpu.is_up.load(Ordering::Acquire))
-    }
-
-    /// Returns how many CPUs are used, if all of them start.
-    pub fn cpus(&self) -> usize {
-        self.cpus.len()
-    }
-
-    /// Returns the CPUs that run in EL2.
-    pub fn cpus_up(&self) -> PcpuSet {
-        let mut up = PcpuSet::EMPTY;
-        let all = (0..).map(PcpuId).zip(&self.cpus);
-        all.filter(|(_, cpu)| cpu.is_up.load(Ordering::Acquire))
-            .for_each(|(pcpu, _)| up.add(PcpuSet::only(pcpu)));
-        up
-    }
-
-    /// Returns the run queue of a CPU.
-    pub fn queue(&self, pcpu: PcpuId) -> MutexGuard<'_, RunQueue<Guest>> {
-        self.cpus[pcpu.index()].queue.lock()
-    }
-
-    /// Makes a CPU look at its run queue when it next goes on; from elsewhere it is kicked as well.
-    pub fn call(&self, pcpu: PcpuId) {
-        self.cpus[pcpu.index()].is_called.store(true, Ordering::Release);
-    }
-
-    /// Tells whether a CPU is to look at its run queue.
-    #[inline]
-    pub fn is_called(&self, pcpu: PcpuId) -> bool {
-        self.cpus[pcpu.index()].is_called.load(Ordering::Acquire)
-    }
-
-    /// Notes that a CPU is about to look at its run queue.
-    pub fn answers(&self, pcpu: PcpuId) {
-        self.cpus[pcpu.index()].is_called.store(false, Ordering::Release);
-    }
-
-    /// Says that a CPU runs nobody, or somebody.
-    pub fn set_idle(&self, pcpu: PcpuId, idle: bool) {
-        let bit = PcpuSet::only(pcpu).bits();
-        // Sequentially consistent: who queues a vCPU sees the bit, or the CPU that sets it sees the vCPU.
-        if idle {
-            self.idle.fetch_or(bit, Ordering::SeqCst);
-        } else {
-            self.idle.fetch_and(!bit, Ordering::SeqCst);
-        }
-    }
-
-    /// Makes a vCPU look at its post, wherever it is.
-    pub fn summon(&self, gic: &Gic, post: &Post) {
-        loop {
-            let (pcpu, slot) = match post.place() {
-                Place::Resting => return,
-                Place::Moving => {
-                    core::hint::spin_loop();
-                    continue;
-                }
-                Place::At(pcpu, slot) => (pcpu, slot),
-            };
-            let mut queue = self.queue(pcpu);
-            if post.place() == Place::At(pcpu, slot) {
-                return self.wake(gic, pcpu, Slot::new(slot), &mut queue);
-            }
-        }
-    }
-
-    /// Wakes a vCPU in the run queue of a CPU.
-    fn wake(&self, gic: &Gic, pcpu: PcpuId, slot: Slot, queue: &mut RunQueue<Guest>) {
-        let reaction = queue.wake(slot, timer::now());
-        if reaction == Reaction::Attend {
-            self.call(pcpu);
-        }
-        if reaction != Reaction::Nothing {
-            self.kick(gic, pcpu);
-        }
-        let idle = PcpuSet::from_bits(self.idle.load(Ordering::SeqCst));
-        if reaction != Reaction::Runs && !idle.is_empty() && !idle.contains(pcpu) {
-            let may = queue.get(slot).map_or(PcpuSet::EMPTY, |guest| guest.tenant.cpus);
-            if let Some(other) = idle.and(may).iter().next() {
-                self.call(other); // it will find that there is somebody to take
-                self.kick(gic, other);
-            }
-        }
-    }
-
-    /// Puts a vCPU into the run queue of the CPU that has the least to do of those that may run it.
-    pub fn enqueue(&self, gic: &Gic, guest: Guest, account: Account) {
-        let tenant = guest.tenant.clone();
-        let vcpu = guest.vcpu.id;
-        let load = |pcpu: &PcpuId| self.queue(*pcpu).members();
-        let Some(pcpu) = self.cpus_up().and(tenant.cpus).iter().min_by_key(load) else {
-            unreachable!("a VM that no CPU may run");
-        };
-        self.in_play.fetch_add(1, Ordering::SeqCst);
-        self.put(gic, pcpu, guest, tenant.share, account, &tenant.vm.posts[vcpu.index()]);
-        self.tell_all_if(gic, self.up.load(Ordering::Relaxed) + 1);
-    }
-
-    fn put(&self, gic: &Gic, pcpu: PcpuId, guest: Guest, share: Share, account: Account, post: &Post) {
-        let mut queue = self.queue(pcpu);
-        let slot = queue.join(guest, share, account);
-        post.set_place(Place::At(pcpu, slot.index()));
-        self.wake(gic, pcpu, slot, &mut queue);
-    }
-
-    /// Notes that a vCPU left its run queue.
-    pub fn left(&self, gic: &Gic) {
-        self.in_play.fetch_sub(1, Ordering::SeqCst);
-        self.tell_all_if(gic, self.up.load(Ordering::Relaxed));
-    }
-
-    /// Makes all CPUs see whether waiting traps, if there are just so many vCPUs that this has changed.
-    fn tell_all_if(&self, gic: &Gic, vcpus: usize) {
-        if self.in_play.load(Ordering::SeqCst) == vcpus {
-            for pcpu in self.cpus_up().iter() {
-                self.call(pcpu);
-                self.kick(gic, pcpu);
-            }
-        }
-    }
-
-    /// Tells whether vCPUs share CPUs: then one that waits is to let others have its CPU.
-    pub fn is_shared(&self) -> bool {
-        self.in_play.load(Ordering::Relaxed) > self.up.load(Ordering::Relaxed)
-    }
-
-    /// Takes a vCPU that waits for another CPU over to this one, which has nothing to do.
-    pub fn steal(&self, gic: &Gic, me: PcpuId) -> bool {
-        let (up, count) = (self.cpus_up(), self.cpus.len() as u8);
-        let others = (1..count).map(|further| PcpuId((me.0 + further) % count));
-        for other in others.filter(|other| up.contains(*other)) {
-            let mut queue = self.queue(other);
-            let stolen = queue.steal(timer::now(), |guest| guest.tenant.cpus.contains(me));
-            if let Some((_, guest, share, account)) = stolen {
-                guest.post().set_place(Place::Moving);
-                drop(queue);
-                let tenant = guest.tenant.clone();
-                let vcpu = guest.vcpu.id;
-                self.put(gic, me, guest, share, account, &tenant.vm.posts[vcpu.index()]);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Sends an interrupt that a VM was given to the CPU of its first vCPU, once the VM lets it through.
+    /// Sends an interrupt that a VM was given to a CPU, once the VM lets it through.
     pub fn route(&self, gic: &Gic, line: &Line, pcpu: PcpuId) {
-        if let Some(cpu) = self.cpus.get(pcpu.index()) {
-            gic.route(line.physical, line.trigger, cpu.address.load(Ordering::Relaxed));
-        }
-    }
-
-    /// Interrupts another CPU, or this one.
-    pub fn kick(&self, gic: &Gic, pcpu: PcpuId) {
-        if let Some(cpu) = self.cpus.get(pcpu.index()) {
-            gic.kick(cpu.address.load(Ordering::Relaxed));
-        }
+        gic.route(line.physical, line.trigger, self.cpus.address(pcpu));
     }
 
     /// Takes a new VM in, which runs from now on.
@@ -530,8 +333,7 @@ impl Monitor {
         }
     }
 
-    /// Hands received characters to the VMs that they are for.
-    /// A command to the monitor is for the caller.
+    /// Hands received characters to the VMs that they are for. A command to the monitor is for the caller.
     #[must_use]
     pub fn receive(&self, machine: &mut impl Machine) -> Option<Command> {
         let command = console::collect();
@@ -547,26 +349,6 @@ impl Monitor {
     /// Lists the VMs that have not ended.
     pub fn tenants(&self) -> Vec<Arc<Tenant>> {
         self.tenants.lock().clone()
-    }
-
-    /// Makes every CPU publish the exits of the vCPU that it runs, and waits for that a millisecond at most.
-    pub fn publish_exits(&self, gic: &Gic) {
-        let up = self.cpus_up();
-        for pcpu in up.iter() {
-            self.call(pcpu);
-            self.kick(gic, pcpu);
-        }
-        let deadline = timer::now().0 + CNTFRQ_EL0.get() / 1000;
-        // This CPU, which has not answered yet, has published what it has when it was here last.
-        while up.iter().filter(|pcpu| self.is_called(*pcpu)).count() > 1 && timer::now().0 < deadline {}
-    }
-
-    /// Returns what a CPU was busy since this was asked last, when it had been so for `busy` ticks in all.
-    pub fn busy_permille(&self, pcpu: PcpuId, now: Ticks, busy: u64) -> u32 {
-        let mut sample = self.cpus[pcpu.index()].sample.lock();
-        let (at, before) = core::mem::replace(&mut *sample, (now.0, busy));
-        let span = now.0.saturating_sub(at).max(1);
-        (busy.saturating_sub(before).saturating_mul(1000) / span).min(1000) as u32
     }
 
     /// Ends the start: from here on the last VM to end ends the machine, which may be now.

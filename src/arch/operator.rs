@@ -106,7 +106,7 @@ fn standing(tenant: &Tenant) -> Standing {
 }
 
 fn list(monitor: &'static Monitor, gic: &Gic) -> String {
-    monitor.publish_exits(gic);
+    monitor.cpus.publish_exits(gic);
     let tenants = monitor.tenants();
     let now = timer::now();
     let rows: Vec<_> = tenants.iter().map(|tenant| status(monitor, tenant, now)).collect();
@@ -136,7 +136,7 @@ fn status<'a>(monitor: &Monitor, tenant: &'a Tenant, now: Ticks) -> VmStatus<'a>
 /// Returns how long a vCPU that is in play has run.
 fn ran(monitor: &Monitor, place: Place, now: Ticks) -> u64 {
     let Place::At(pcpu, slot) = place else { return 0 };
-    let queue = monitor.queue(pcpu);
+    let queue = monitor.cpus.queue(pcpu);
     queue.standing(Slot::new(slot), now).map_or(0, |(_, account, _)| account.ran.0)
 }
 
@@ -148,7 +148,7 @@ fn cpus(monitor: &Monitor) -> String {
             let numbered = (0_u8..).map(VcpuId).zip(&tenant.vm.posts);
             numbered.map(move |(vcpu, post)| (tenant.vm.name.as_str(), vcpu, post.place()))
         });
-        let queue = monitor.queue(pcpu);
+        let queue = monitor.cpus.queue(pcpu);
         let (running, queued, members) = (queue.running(), queue.runnable(), queue.members());
         let busy = queue.busy(now).0;
         drop(queue);
@@ -158,10 +158,10 @@ fn cpus(monitor: &Monitor) -> String {
             running: all.clone().find(|(.., place)| is_it(*place)).map(|(name, vcpu, _)| (name, vcpu)),
             queued: queued - usize::from(running.is_some()),
             members,
-            busy_permille: monitor.busy_permille(pcpu, now, busy),
+            busy_permille: monitor.cpus.busy_permille(pcpu, now, busy),
         }
     };
-    let rows: Vec<_> = monitor.cpus_up().iter().map(on_cpu).collect();
+    let rows: Vec<_> = monitor.cpus.up().iter().map(on_cpu).collect();
     report::cpus(&rows)
 }
 

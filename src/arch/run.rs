@@ -53,7 +53,7 @@ pub fn carry_out(cpu: &mut Pcpu, left: Left) -> *const Frame {
 
 /// Returns to the guest that this CPU has, after looking at what was asked of the CPU and of the vCPU.
 pub fn go_on(cpu: &mut Pcpu) -> *const Frame {
-    if cpu.monitor.is_called(cpu.id) {
+    if cpu.monitor.cpus.is_called(cpu.id) {
         return attend(cpu);
     }
     resume(cpu)
@@ -93,9 +93,9 @@ fn attend(cpu: &mut Pcpu) -> *const Frame {
     if let Some(guest) = &cpu.guest {
         guest.post().publish_exits(guest.vcpu.exits.total());
     }
-    monitor.answers(cpu.id);
+    monitor.cpus.answers(cpu.id);
     let now = timer::now();
-    let mut queue = monitor.queue(cpu.id);
+    let mut queue = monitor.cpus.queue(cpu.id);
     if queue.attend(now) == Verdict::Switch {
         return switch(cpu, queue, now, After::Yields);
     }
@@ -103,7 +103,7 @@ fn attend(cpu: &mut Pcpu) -> *const Frame {
     drop(queue);
     cpu.timer.set_schedule(event);
     if cpu.guest.is_some() {
-        world::trap_waiting(&monitor.controls, is_shared || monitor.is_shared());
+        world::trap_waiting(&monitor.controls, is_shared || monitor.cpus.are_shared());
     }
     resume(cpu)
 }
@@ -111,7 +111,7 @@ fn attend(cpu: &mut Pcpu) -> *const Frame {
 /// Lets others run that wait for this CPU: WFE is what a guest waits with for another of its CPUs.
 #[inline(never)]
 fn give_way(cpu: &mut Pcpu) -> *const Frame {
-    let queue = cpu.monitor.queue(cpu.id);
+    let queue = cpu.monitor.cpus.queue(cpu.id);
     if queue.has_waiting() {
         return switch(cpu, queue, timer::now(), After::Yields);
     }
@@ -134,7 +134,7 @@ fn wait(cpu: &mut Pcpu, until: Option<u64>) -> *const Frame {
     let limits =
         [virtual_deadline(vcpu), until].map(|count| count.map(|count| Ticks(count.saturating_add(offset))));
     let deadline = limits.into_iter().chain([vcpu.physical_timer.deadline(now)]).flatten().min();
-    let queue = cpu.monitor.queue(cpu.id);
+    let queue = cpu.monitor.cpus.queue(cpu.id);
     // Who leaves word does so before he looks whether the vCPU waits.
     if cpu.guest.as_ref().is_some_and(|guest| guest.post().has_requests()) {
         drop(queue);
@@ -176,7 +176,7 @@ fn start(cpu: &mut Pcpu, mut queue: MutexGuard<'_, RunQueue<Guest>>, now: Ticks)
     let (tenant, vcpu) = (&guest.tenant, &guest.vcpu);
     let control = tenant.control(&cpu.monitor.vmids, cpu.id, vcpu.id);
     world::enter(&cpu.monitor.controls, &cpu.gic, &cpu.left, vcpu, &control);
-    if !(is_shared || cpu.monitor.is_shared()) {
+    if !(is_shared || cpu.monitor.cpus.are_shared()) {
         world::trap_waiting(&cpu.monitor.controls, false);
     }
     if tenant.follows_sibling(cpu.id, vcpu.id) {
@@ -207,9 +207,9 @@ fn next(cpu: &mut Pcpu) -> *const Frame {
     let monitor = cpu.monitor;
     let mut is_vacant = false;
     loop {
-        monitor.answers(cpu.id);
+        monitor.cpus.answers(cpu.id);
         let now = timer::now();
-        let mut queue = monitor.queue(cpu.id);
+        let mut queue = monitor.cpus.queue(cpu.id);
         let _ = queue.attend(now); // whoever is to run does so now
         let event = queue.next_event();
         if queue.runnable() == 0 {
@@ -222,12 +222,12 @@ fn next(cpu: &mut Pcpu) -> *const Frame {
             is_vacant = true;
         }
         // Whoever queues a vCPU elsewhere from now on sees that this CPU could run it.
-        monitor.set_idle(cpu.id, true);
-        if !monitor.steal(&cpu.gic, cpu.id) && !monitor.is_called(cpu.id) {
+        monitor.cpus.set_idle(cpu.id, true);
+        if !monitor.cpus.steal(&cpu.gic, cpu.id) && !monitor.cpus.is_called(cpu.id) {
             cpu.timer.set(event, None);
             aarch64_cpu::asm::wfi(); // a pending interrupt ends it although it is masked
         }
-        monitor.set_idle(cpu.id, false);
+        monitor.cpus.set_idle(cpu.id, false);
         while take_interrupt(cpu) {}
     }
 }

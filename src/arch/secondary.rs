@@ -105,7 +105,7 @@ fn clean_block() {
 fn comes_up(monitor: &Monitor, pcpu: PcpuId) -> bool {
     let deadline = timer::now().0 + CNTFRQ_EL0.get() * PATIENCE_SECONDS;
     while timer::now().0 < deadline {
-        if monitor.is_up(pcpu) {
+        if monitor.cpus.up().contains(pcpu) {
             return true;
         }
         // SAFETY: a hint: that another one should go on, where CPUs share something.

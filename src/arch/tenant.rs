@@ -293,9 +293,9 @@ impl Tenant {
             .map_err(|error| StartError::Tree { node: images.fdt.path.clone(), error })?;
         let config = vm_tree::read(&fdt)?;
         check_gic_version(&config, host.board)?;
-        vm_tree::check_cpus_exist(&config, monitor.cpus())?;
+        vm_tree::check_cpus_exist(&config, monitor.cpus.count())?;
         let cpus = config.cpus.unwrap_or(PcpuSet::ALL);
-        let home = cpus.and(monitor.cpus_up()).iter().next().ok_or(StartError::Cpus)?;
+        let home = cpus.and(monitor.cpus.up()).iter().next().ok_or(StartError::Cpus)?;
         check_performance_monitors(&config, monitor)?;
         let tree_bytes = guest_fdt::size_bytes(&fdt, &config, images.ramdisk.is_some())?;
         let plan = kernel::plan(&images.kernel, images.ramdisk.as_ref(), tree_bytes as u64, &config.ram)?;

@@ -86,6 +86,12 @@ impl PcpuSet {
         self.0 & Self::only(pcpu).0 != 0
     }
 
+    /// Returns how many members there are.
+    #[must_use]
+    pub fn count(self) -> usize {
+        usize::try_from(self.0.count_ones()).unwrap_or(usize::MAX)
+    }
+
     /// Tells whether nobody is a member.
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -119,6 +125,7 @@ mod tests {
         let mut set = PcpuSet::only(PcpuId(3));
         set.add(PcpuSet::only(PcpuId(1)));
         assert!(set.iter().eq([PcpuId(1), PcpuId(3)]));
+        assert_eq!((set.count(), PcpuSet::ALL.count()), (2, 64));
         assert!(set.and(PcpuSet::only(PcpuId(0))).is_empty());
         assert!(PcpuSet::only(PcpuId(64)).is_empty());
     }
