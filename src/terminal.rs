@@ -108,11 +108,9 @@ impl Terminal {
         self.patience = patience;
     }
 
-    /// Says that several VMs are going to join: the first must not begin as if it were alone. One in front that has been
-    /// silent for `patience` ticks in the middle of a line has stopped there.
-    pub fn open(&mut self, patience: u64) {
+    /// Says that several VMs are going to join: the first must not begin as if it were alone.
+    pub fn open(&mut self) {
         self.is_opening = true;
-        self.patience = patience;
         self.note_change();
     }
 

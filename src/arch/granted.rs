@@ -3,8 +3,6 @@
 //! Not here: the grant (the dispatcher's), and what every vCPU has (`world`).
 //! Follows Arm ARM DDI 0487K.a, D2 (self-hosted debug), D13 (performance monitors) and D24.
 
-use alloc::boxed::Box;
-
 use aarch64_cpu::registers::{MDCR_EL2, Writeable};
 use trapeze::dispatcher::traps::{self, Features, Grants};
 use trapeze::interpreter::watchpoint::{MAX_WATCHPOINTS, Watchpoints};
@@ -132,7 +130,7 @@ pub fn watchpoints() -> Watchpoints {
 }
 
 /// Saves them; none of them matches any more.
-fn save_debug(debug: &mut Box<DebugWorld>) {
+fn save_debug(debug: &mut DebugWorld) {
     debug.is_locked = is_os_locked();
     write_sysreg!("oslar_el1", 1); // some are there under the OS lock alone, and nothing matches under it
     isb();
@@ -176,7 +174,7 @@ pub fn reset_monitors() {
 }
 
 /// Saves them; none of them counts or interrupts any more.
-fn save_monitors(monitors: &mut Box<MonitorWorld>) {
+fn save_monitors(monitors: &mut MonitorWorld) {
     let control = read_sysreg!("pmcr_el0");
     write_sysreg!("pmcr_el0", 0);
     isb(); // nothing counts from here on

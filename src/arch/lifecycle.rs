@@ -32,13 +32,6 @@ pub struct Roster {
     in_play: usize,
 }
 
-impl Roster {
-    /// Returns for how many ticks the vCPUs that rest had a CPU.
-    pub fn ran(&self) -> u64 {
-        self.resting.iter().flatten().map(|resting| resting.account.ran.0).sum()
-    }
-}
-
 /// A vCPU that is in no run queue.
 struct Resting {
     vcpu: Box<Vcpu>,
@@ -53,6 +46,11 @@ impl Roster {
             Some(Resting { vcpu, account: Account::default() })
         };
         Self { resting: (0..vcpus).map(rest).collect(), in_play: 0 }
+    }
+
+    /// Returns for how many ticks the vCPUs that rest had a CPU.
+    pub fn ran(&self) -> u64 {
+        self.resting.iter().flatten().map(|resting| resting.account.ran.0).sum()
     }
 }
 
@@ -185,18 +183,14 @@ fn settle(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, over: Opti
     match over {
         None | Some(State::Running) => {}
         Some(State::Paused) => tenant.begin_pause(),
-        Some(State::Resetting) => {
-            tenant.reload(monitor);
-            begin(monitor, gic, tenant);
-        }
+        Some(State::Resetting) => begin_anew(monitor, gic, tenant),
         Some(State::Crashed) if tenant.on_crash == OnCrash::Hold => {
             monitor.note_failure();
             log::error!("vm {}: crashed, and is held", tenant.vm.name);
         }
         Some(State::Crashed) if tenant.on_crash == OnCrash::Reset => {
             monitor.note_failure();
-            tenant.reload(monitor);
-            begin(monitor, gic, tenant);
+            begin_anew(monitor, gic, tenant);
         }
         Some(state @ (State::Off | State::Crashed)) => {
             tenant.silence(gic);
@@ -204,6 +198,11 @@ fn settle(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>, over: Opti
             monitor.ended(tenant, state);
         }
     }
+}
+
+fn begin_anew(monitor: &'static Monitor, gic: &Gic, tenant: &Arc<Tenant>) {
+    tenant.reload(monitor);
+    begin(monitor, gic, tenant);
 }
 
 /// Does for a vCPU that this CPU is about to run what others have asked of it.

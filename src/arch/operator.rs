@@ -78,25 +78,14 @@ fn on(monitor: &Monitor, name: &Name, action: impl FnOnce(&Arc<Tenant>) -> Optio
     match find(monitor, name) {
         Ok(tenant) => match action(&tenant) {
             Some(what) => format!("vm {name} {what}\n"),
-            None => format!("vm {name} is {}: nothing is done\n", word(tenant.vm.state())),
+            None => format!("vm {name} is {}: nothing is done\n", standing(tenant.vm.state()).name()),
         },
         Err(text) => text,
     }
 }
 
-const fn word(state: State) -> &'static str {
+const fn standing(state: State) -> Standing {
     match state {
-        State::Running => "running",
-        State::Paused => "paused",
-        State::Resetting => "resetting",
-        State::Off => "off",
-        State::Crashed => "crashed",
-    }
-}
-
-fn standing(tenant: &Tenant) -> Standing {
-    match tenant.vm.state() {
-        State::Crashed if tenant.on_crash == OnCrash::Hold => Standing::Held,
         State::Running => Standing::Running,
         State::Paused => Standing::Paused,
         State::Resetting => Standing::Resetting,
@@ -124,7 +113,10 @@ fn status<'a>(monitor: &Monitor, tenant: &'a Tenant, now: Ticks) -> VmStatus<'a>
     VmStatus {
         number: tenant.vm.id.0 + 1,
         name: &tenant.vm.name,
-        standing: standing(tenant),
+        standing: match standing(tenant.vm.state()) {
+            Standing::Crashed if tenant.on_crash == OnCrash::Hold => Standing::Held,
+            other => other,
+        },
         vcpus: posts.len(),
         cpu_permille: (ran.saturating_sub(before.ran).saturating_mul(1000) / span) as u32,
         memory_bytes: tenant.memory_bytes(),

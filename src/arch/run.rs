@@ -99,13 +99,19 @@ fn attend(cpu: &mut Pcpu) -> *const Frame {
     if queue.attend(now) == Verdict::Switch {
         return switch(cpu, queue, now, After::Yields);
     }
-    let (event, is_shared) = (queue.next_event(), queue.members() > 1);
+    let (event, traps_waiting) = outlook(cpu, &queue);
     drop(queue);
     cpu.timer.set_schedule(event);
     if cpu.guest.is_some() {
-        world::trap_waiting(&monitor.controls, is_shared || monitor.cpus.are_shared());
+        world::trap_waiting(&monitor.controls, traps_waiting);
     }
     resume(cpu)
+}
+
+/// Tells when the run queue is to be looked at again, and whether the vCPU's waiting is to trap: others could use the time.
+#[inline]
+fn outlook(cpu: &Pcpu, queue: &RunQueue<Guest>) -> (Option<Ticks>, bool) {
+    (queue.next_event(), queue.members() > 1 || cpu.monitor.cpus.are_shared())
 }
 
 /// Lets others run that wait for this CPU: WFE is what a guest waits with for another of its CPUs.
@@ -170,19 +176,18 @@ fn switch(
 
 /// Runs the vCPU whose turn it is, if there is one.
 fn start(cpu: &mut Pcpu, mut queue: MutexGuard<'_, RunQueue<Guest>>, now: Ticks) -> Option<*const Frame> {
-    let (_, guest, account) = queue.start(now)?;
-    let (event, is_shared) = (queue.next_event(), queue.members() > 1);
+    let (_, guest, _) = queue.start(now)?;
+    let (event, traps_waiting) = outlook(cpu, &queue);
     drop(queue);
     let (tenant, vcpu) = (&guest.tenant, &guest.vcpu);
     let control = tenant.control(&cpu.monitor.vmids, cpu.id, vcpu.id);
     world::enter(&cpu.monitor.controls, &cpu.gic, &cpu.left, vcpu, &control);
-    if !(is_shared || cpu.monitor.cpus.are_shared()) {
+    if !traps_waiting {
         world::trap_waiting(&cpu.monitor.controls, false);
     }
     if tenant.follows_sibling(cpu.id, vcpu.id) {
         world::forget_siblings();
     }
-    let _ = account;
     cpu.timer.set(event, vcpu.physical_timer.deadline(now));
     let has_physical_timer = vcpu.physical_timer.is_enabled();
     cpu.guest = Some(guest);

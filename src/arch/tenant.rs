@@ -9,7 +9,6 @@ use core::arch::asm;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use spin::Mutex;
 use trapeze::addr::{Ipa, PAGE_BYTES, Pa, Region};
 use trapeze::allocator::Owner;
@@ -253,7 +252,7 @@ fn start_bundle(
     }
     console::settle(); // a VM may get one of the UARTs
     if only.is_none() && bundle.has_several() {
-        console::share(|terminal, _| terminal.open(CNTFRQ_EL0.get() / 10));
+        console::share(|terminal, _| terminal.open());
     }
     let numbered = (0_u16..).zip(bundle.virtual_machines());
     for (number, (name, images)) in numbered.filter(|(number, _)| only.is_none_or(|only| only == *number)) {
@@ -577,8 +576,7 @@ impl Holdings {
                     return Err(if config.identity {
                         StartError::Place { wanted: *region, free: frames.free_regions() }
                     } else {
-                        let board_bytes = board.ram.iter().map(|region| region.size_bytes).sum();
-                        config.too_large(free_bytes, board_bytes).into()
+                        config.too_large(free_bytes, monitor.ram_bytes).into()
                     });
                 }
             }

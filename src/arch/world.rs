@@ -9,7 +9,7 @@ use core::arch::asm;
 use aarch64_cpu::registers::{CNTVOFF_EL2, CPTR_EL2, HCR_EL2, Readable, VMPIDR_EL2, VTTBR_EL2, Writeable};
 use trapeze::dispatcher::traps::{Features, Grants};
 use trapeze::ids::{Affinity, IntId};
-use trapeze::registers::{El1, Keys};
+use trapeze::registers::{El1, Keys, Opening};
 use trapeze::vcpu::{FloatingPoint, Vcpu};
 
 use super::gic::Gic;
@@ -83,9 +83,11 @@ impl Left {
 pub fn leave(controls: &Controls, gic: &Gic, left: &mut Left, vcpu: &mut Vcpu) {
     let world = &mut vcpu.world;
     world.el1.save();
-    world.opening.sctlr_el1 = read_sysreg!("sctlr_el1");
-    world.opening.tcr_el1 = read_sysreg!("tcr_el1");
-    world.opening.cntv_ctl_el0 = read_sysreg!("cntv_ctl_el0");
+    world.opening = Opening {
+        sctlr_el1: read_sysreg!("sctlr_el1"),
+        tcr_el1: read_sysreg!("tcr_el1"),
+        cntv_ctl_el0: read_sysreg!("cntv_ctl_el0"),
+    };
     write_sysreg!("cntv_ctl_el0", 0);
     guest::close_el1();
     if controls.traps.has(Features::PAUTH) {
@@ -129,16 +131,17 @@ pub fn enter(controls: &Controls, gic: &Gic, left: &Left, vcpu: &Vcpu, control: 
         world.keys.load();
     }
     world.el1.load();
+    let Opening { sctlr_el1, tcr_el1, cntv_ctl_el0 } = world.opening;
     isb(); // from here on all but these two are the vCPU's: EL1 opens, in the reverse order of `close_el1`
-    write_sysreg!("sctlr_el1", world.opening.sctlr_el1);
+    write_sysreg!("sctlr_el1", sctlr_el1);
     isb();
-    write_sysreg!("tcr_el1", world.opening.tcr_el1);
+    write_sysreg!("tcr_el1", tcr_el1);
     if vcpu.heard != left.heard {
         listen(gic, vcpu.heard, left.heard);
     }
     gic.enter(&vcpu.lists, &world.interface);
     // After its physical interrupt is active again, where the guest is still at it.
-    write_sysreg!("cntv_ctl_el0", world.opening.cntv_ctl_el0);
+    write_sysreg!("cntv_ctl_el0", cntv_ctl_el0);
     // No barrier: the ERET that follows is a context synchronization event.
 }
 

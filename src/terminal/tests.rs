@@ -21,7 +21,8 @@ impl Seen {
     fn by(names: &[&str]) -> Self {
         let mut terminal = Terminal::new();
         (0..).map(VmId).zip(names).for_each(|(vm, name)| terminal.join(vm, name));
-        terminal.open(PATIENCE);
+        terminal.set_patience(PATIENCE);
+        terminal.open();
         terminal.opened();
         Self { terminal, text: String::new(), now: Ticks(0) }
     }
@@ -76,7 +77,8 @@ fn what_is_typed_ahead_has_an_end_and_does_not_hide_the_escape() {
 #[test]
 fn the_first_of_several_is_not_alone() {
     let mut seen = Seen::by(&["one"]);
-    seen.terminal.open(PATIENCE);
+    seen.terminal.set_patience(PATIENCE);
+    seen.terminal.open();
     seen.put(ONE, "a\n");
     seen.terminal.opened();
     seen.put(ONE, "b\n");

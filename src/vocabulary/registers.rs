@@ -128,11 +128,6 @@ macro_rules! plain_data {
             /// Its registers, in the order in which they are loaded.
             pub const TABLE: &'static [Encoding] =
                 &[$(Encoding { name: $register, operands: [$op0, $op1, $crn, $crm, $op2] },)*];
-
-            /// Returns the values in the order of [`Self::TABLE`].
-            pub fn values(&self) -> impl Iterator<Item = u64> {
-                [$(self.$field,)*].into_iter()
-            }
         }
     };
 }

@@ -35,7 +35,9 @@ pub enum Standing {
 }
 
 impl Standing {
-    const fn name(self) -> &'static str {
+    /// Returns the word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
