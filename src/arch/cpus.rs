@@ -23,6 +23,8 @@ struct Cpu {
     address: AtomicU64,
     /// It is to look at its run queue.
     is_called: AtomicBool,
+    /// It is to publish the exits of the vCPU that it runs, when it does so.
+    is_asked: AtomicBool,
     /// The vCPUs that it runs, one after the other.
     queue: Mutex<RunQueue<Guest>>,
     /// When it was last asked how busy it was, and for how long it had been so.
@@ -56,6 +58,7 @@ impl Cpus {
         let cpu = |_| Cpu {
             address: AtomicU64::new(0),
             is_called: AtomicBool::new(false),
+            is_asked: AtomicBool::new(false),
             queue: Mutex::new(RunQueue::new(CNTFRQ_EL0.get())),
             sample: Mutex::new((timer::now().0, 0)),
         };
@@ -236,13 +239,26 @@ impl Cpus {
         false
     }
 
-    /// Makes every CPU publish the exits of the vCPU that it runs, and waits for that a millisecond at most.
-    pub fn publish_exits(&self, gic: &Gic) {
-        let up = self.up();
-        up.iter().for_each(|pcpu| self.call_now(gic, pcpu));
+    /// Tells whether a CPU is to publish the exits of the vCPU that it runs.
+    pub fn is_asked(&self, pcpu: PcpuId) -> bool {
+        self.cpu(pcpu).is_asked.load(Ordering::Acquire)
+    }
+
+    /// Notes that a CPU has published them.
+    pub fn has_published(&self, pcpu: PcpuId) {
+        self.cpu(pcpu).is_asked.store(false, Ordering::Release);
+    }
+
+    /// Makes the CPUs other than `me` publish the exits of the vCPUs that they run, and waits for that a millisecond at
+    /// most.
+    pub fn ask_for_exits(&self, gic: &Gic, me: PcpuId) {
+        let others = || self.up().iter().filter(|pcpu| *pcpu != me);
+        for pcpu in others() {
+            self.cpu(pcpu).is_asked.store(true, Ordering::Release);
+            self.call_now(gic, pcpu);
+        }
         let deadline = timer::now().0 + CNTFRQ_EL0.get() / 1000;
-        // This CPU, which has not answered yet, has published what it has when it was here last.
-        while up.iter().filter(|pcpu| self.is_called(*pcpu)).count() > 1 && timer::now().0 < deadline {}
+        while others().any(|pcpu| self.is_asked(pcpu)) && timer::now().0 < deadline {}
     }
 
     /// Returns what a CPU was busy since this was asked last, when it had been so for `busy` ticks in all.

@@ -84,10 +84,7 @@ pub fn take_interrupt(cpu: &mut Pcpu) -> bool {
         cpu.gic.end(interrupt);
     }
     if let Some(command) = command {
-        if let Some(guest) = &cpu.guest {
-            guest.post().publish_exits(guest.vcpu.exits.total());
-        }
-        operator::carry_out(cpu.monitor, &cpu.gic, command);
+        operator::carry_out(cpu, command);
     }
     if cpu.gic.wants_watch()
         && matches!(disposition, Disposition::LeaveActive) | (source == Source::HypervisorTimer)

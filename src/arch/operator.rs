@@ -11,14 +11,14 @@ use alloc::vec::Vec;
 use aarch64_cpu::registers::{CNTFRQ_EL0, Readable};
 use shell::report::{self, CpuStatus, MemStatus, Standing, VmStatus};
 use shell::{Command, Name};
-use trapeze::allocator::scheduler::Slot;
 use trapeze::ids::{Ticks, VcpuId};
 use trapeze::share::OnCrash;
 use trapeze::shell;
-use trapeze::vm::{Place, State};
+use trapeze::vm::{Place, Post, State};
 
-use super::gic::Gic;
+use super::cpus::Found;
 use super::monitor::Monitor;
+use super::percpu::{Guest, Pcpu};
 use super::tenant::Tenant;
 use super::{console, lifecycle, timer};
 
@@ -31,7 +31,8 @@ pub struct Sample {
 }
 
 /// Carries a command out, and answers it.
-pub fn carry_out(monitor: &'static Monitor, gic: &Gic, command: Command) {
+pub fn carry_out(cpu: &Pcpu, command: Command) {
+    let (monitor, gic) = (cpu.monitor, &cpu.gic);
     let text = match command {
         Command::Quit => {
             console::share(|terminal, mut out| terminal.close_shell(&mut out));
@@ -45,7 +46,7 @@ pub fn carry_out(monitor: &'static Monitor, gic: &Gic, command: Command) {
             Err(text) => text,
         },
         Command::Off => monitor.stop(),
-        Command::List => list(monitor, gic),
+        Command::List => list(cpu),
         Command::Cpus => cpus(monitor),
         Command::Mem => mem(monitor),
         Command::Stop(name) => {
@@ -94,17 +95,18 @@ const fn standing(state: State) -> Standing {
     }
 }
 
-fn list(monitor: &'static Monitor, gic: &Gic) -> String {
-    monitor.cpus.publish_exits(gic);
-    let tenants = monitor.tenants();
+fn list(cpu: &Pcpu) -> String {
+    cpu.guest.iter().for_each(Guest::publish_exits);
+    cpu.monitor.cpus.ask_for_exits(&cpu.gic, cpu.id);
+    let tenants = cpu.monitor.tenants();
     let now = timer::now();
-    let rows: Vec<_> = tenants.iter().map(|tenant| status(monitor, tenant, now)).collect();
+    let rows: Vec<_> = tenants.iter().map(|tenant| status(cpu.monitor, tenant, now)).collect();
     report::list(&rows)
 }
 
 fn status<'a>(monitor: &Monitor, tenant: &'a Tenant, now: Ticks) -> VmStatus<'a> {
     let posts = &tenant.vm.posts;
-    let in_play: u64 = posts.iter().map(|post| ran(monitor, post.place(), now)).sum();
+    let in_play: u64 = posts.iter().map(|post| look(monitor, post, now)).sum();
     let ran = in_play + tenant.roster.lock().ran();
     let exits = tenant.vm.total_exits();
     let before = core::mem::replace(&mut *tenant.sample.lock(), Sample { at: now.0, ran, exits });
@@ -125,11 +127,11 @@ fn status<'a>(monitor: &Monitor, tenant: &'a Tenant, now: Ticks) -> VmStatus<'a>
     }
 }
 
-/// Returns how long a vCPU that is in play has run.
-fn ran(monitor: &Monitor, place: Place, now: Ticks) -> u64 {
-    let Place::At(pcpu, slot) = place else { return 0 };
-    let queue = monitor.cpus.queue(pcpu);
-    queue.standing(Slot::new(slot), now).map_or(0, |(_, account, _)| account.ran.0)
+/// Returns how long a vCPU that is in play has run. One that does not run now has its exits published.
+fn look(monitor: &Monitor, post: &Post, now: Ticks) -> u64 {
+    let Some(Found { slot, queue, .. }) = monitor.cpus.find(post) else { return 0 };
+    queue.get(slot).into_iter().for_each(Guest::publish_exits);
+    queue.standing(slot, now).map_or(0, |(_, account, _)| account.ran.0)
 }
 
 fn cpus(monitor: &Monitor) -> String {

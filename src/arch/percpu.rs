@@ -96,6 +96,11 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Publishes how many exits the vCPU has had since it last rested.
+    pub fn publish_exits(&self) {
+        self.post().publish_exits(self.vcpu.exits.total());
+    }
+
     /// Returns where other CPUs leave word for the vCPU.
     pub fn post(&self) -> &Post {
         match self.tenant.vm.posts.get(self.vcpu.id.index()) {

@@ -90,8 +90,8 @@ fn watched(cpu: &mut Pcpu) -> *const Frame {
 #[inline(never)]
 fn attend(cpu: &mut Pcpu) -> *const Frame {
     let monitor = cpu.monitor;
-    if let Some(guest) = &cpu.guest {
-        guest.post().publish_exits(guest.vcpu.exits.total());
+    if monitor.cpus.is_asked(cpu.id) {
+        publish_exits(cpu);
     }
     monitor.cpus.answers(cpu.id);
     let now = timer::now();
@@ -106,6 +106,12 @@ fn attend(cpu: &mut Pcpu) -> *const Frame {
         world::trap_waiting(&monitor.controls, traps_waiting);
     }
     resume(cpu)
+}
+
+#[cold]
+fn publish_exits(cpu: &Pcpu) {
+    cpu.guest.iter().for_each(Guest::publish_exits);
+    cpu.monitor.cpus.has_published(cpu.id);
 }
 
 /// Tells when the run queue is to be looked at again, and whether the vCPU's waiting is to trap: others could use the time.
@@ -212,6 +218,7 @@ fn next(cpu: &mut Pcpu) -> *const Frame {
     let monitor = cpu.monitor;
     let mut is_vacant = false;
     loop {
+        monitor.cpus.has_published(cpu.id); // it runs nobody who has something to publish
         monitor.cpus.answers(cpu.id);
         let now = timer::now();
         let mut queue = monitor.cpus.queue(cpu.id);
