@@ -212,6 +212,7 @@ pub fn answer(cpu: &mut Pcpu, requests: Requests) {
     let mut machine = Hardware { gic: &cpu.gic, timer: &cpu.timer, monitor: cpu.monitor };
     if requests.contains(Requests::START) {
         interrupts::power_up(vcpu, &tenant.vm, &mut machine);
+        interrupts::console(&tenant.vm, &mut machine); // after a reset its UARTs are new: they have room again
     } else if requests.contains(Requests::PLAN) {
         interrupts::replan(vcpu, &tenant.vm, &mut machine);
     }

@@ -67,6 +67,22 @@ fn system_reset_gives_the_vm_its_machine_as_new() {
 }
 
 #[test]
+fn what_was_typed_before_a_reset_and_not_taken_is_there_after_it() {
+    // The UART takes one character while its FIFO is off: the second comes when the first is read, and the third waits.
+    let code = Code::new()
+        .print("ready\n")
+        .set(4, 0x0900_0018) // UARTFR
+        .set(7, 0x0900_0000) // UARTDR
+        .load(5, 4)
+        .word(0x3727_ffe5) // TBNZ W5, #4, back to the load: RXFE
+        .load(6, 7)
+        .unless(6, u32::from(b'a'), |code| code.print("another\n").power_off())
+        .call(SYSTEM_RESET, Conduit::Hvc);
+    let outcome = run(&code, |machine| machine.after("ready", "abc"));
+    outcome.succeeded().complains(&[]).vm("vm", "resets").contains("another");
+}
+
+#[test]
 fn one_vm_resets_alone() {
     use crate::bundle::{Bundle, Guest};
     let scratch = Scratch::new();
