@@ -167,6 +167,15 @@ impl Console {
         command
     }
 
+    fn share<R>(&mut self, action: impl FnOnce(&mut Terminal, &mut dyn FnMut(u8)) -> R) -> R {
+        let uart = self.uart;
+        action(&mut self.terminal, &mut |byte| {
+            if let Some(uart) = uart {
+                uart.put(byte);
+            }
+        })
+    }
+
     /// Turns the receive interrupt on, or on if there is room.
     fn listen(&self, on: bool) {
         if let Some(uart) = self.uart {
@@ -304,16 +313,19 @@ pub fn answer(text: &str) {
     share(|terminal, mut out| terminal.prompt(&mut out));
 }
 
+/// Takes a VM off and says so, both at once: nobody else has the console alone before that was said.
+pub fn part(vm: VmId, text: fmt::Arguments<'_>) {
+    CONSOLE.with(|console| {
+        console.share(|terminal, mut out| terminal.leave(vm, &mut out));
+        if Level::Info <= log::max_level() {
+            console.line(Level::Info, text);
+        }
+    });
+}
+
 /// Runs `action` with what VMs share the console by, and a way to write.
 pub fn share<R>(action: impl FnOnce(&mut Terminal, &mut dyn FnMut(u8)) -> R) -> R {
-    CONSOLE.with(|console| {
-        let uart = console.uart;
-        action(&mut console.terminal, &mut |byte| {
-            if let Some(uart) = uart {
-                uart.put(byte);
-            }
-        })
-    })
+    CONSOLE.with(|console| console.share(action))
 }
 
 /// Turns the UART's receive interrupt on, as it is anyway while there is room for what is typed. Tells whether there is

@@ -374,9 +374,8 @@ impl Monitor {
             self.note_failure();
         }
         self.tenants.lock().retain(|other| !Arc::ptr_eq(other, tenant));
-        console::share(|terminal, mut out| terminal.leave(tenant.vm.id, &mut out));
-        console::listen(true); // the next one in front may read
-        tenant.report(state); // what is typed from here on is the next one's
+        tenant.part(state); // what is typed from here on is the next one's
+        console::listen(true); // which may read
         self.leave();
     }
 

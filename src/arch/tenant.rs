@@ -441,11 +441,11 @@ impl Tenant {
         monitor.given.lock().release(holdings.owner);
     }
 
-    /// Says how the VM ended.
-    pub fn report(&self, state: State) {
+    /// Takes the VM off the console and says how it ended.
+    pub fn part(&self, state: State) {
         let exits = self.vm.exits.load(Ordering::Relaxed);
         let how = if state == State::Crashed { "crashed" } else { "is off" };
-        log::info!("vm {}: {how} after {exits} exits", self.vm.name);
+        console::part(self.vm.id, format_args!("vm {}: {how} after {exits} exits", self.vm.name));
     }
 }
 
